@@ -1,0 +1,50 @@
+"""From one row of logits to one token; pure numpy, knows no model and no text."""
+
+from typing import Any
+
+import numpy as np
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Return natural log-probabilities along the last axis, same shape."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def choose_token(
+    logits: FloatArray,
+    allowed: BoolArray,
+    rng: np.random.Generator,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> int | None:
+    """Return the next token id, or None where nothing is allowed.
+
+    ``logits`` and ``allowed`` have shape (vocab_size,). Temperature 0 is greedy. Else
+    the order is transformers': temperature, then the ``top_k`` likeliest (0: all), then
+    the smallest set whose probability reaches ``top_p`` (Holtzman et al., 2020).
+    """
+    masked = np.where(allowed, logits, -np.inf)
+    best = int(masked.argmax())
+    if not allowed[best]:
+        return None
+    if temperature == 0.0:
+        return best
+    order = np.argsort(-masked, kind="stable")
+    if top_k > 0:
+        order = order[:top_k]
+    scaled = (masked[order].astype(np.float64) - masked[best]) / temperature
+    probabilities = np.exp(scaled)
+    probabilities /= probabilities.sum()
+    if top_p < 1.0:
+        # A token stays while those likelier than it have not reached top_p.
+        likelier = np.cumsum(probabilities) - probabilities
+        kept = int(np.count_nonzero(likelier < top_p)) or 1
+        order, probabilities = order[:kept], probabilities[:kept]
+        probabilities /= probabilities.sum()
+    return int(rng.choice(order, p=probabilities))

@@ -1,0 +1,122 @@
+"""Opens a checkpoint folder: its configuration and its tensors, whatever file holds them.
+
+It must not know what the tensors mean, nor hold the data of more than one of them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from model_export.errors import DamagedCheckpointError, NotACheckpointError
+from model_export.stored_tensor import StoredTensor
+from model_export.torch_bin import read_bin
+
+# safetensors asks numpy for "bfloat16" by name, which ml_dtypes makes known to it.
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder, opened. Reading a tensor may raise DamagedCheckpointError."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, StoredTensor]
+    files: tuple[Path, ...]
+    """The files that hold the configuration and the tensors."""
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Open the checkpoint in ``folder``; safetensors are preferred to ``.bin``.
+
+    Raises:
+        NotACheckpointError: there is no configuration or no weights.
+        DamagedCheckpointError: a file is missing, truncated or not what it should be.
+        UnsafePickleError: a ``.bin`` file asks for more than tensors.
+    """
+    if not folder.is_dir():
+        raise NotACheckpointError(f"{folder} is not a folder")
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise NotACheckpointError(
+            f"{folder} is no checkpoint: it holds no config.json that can be read"
+        )
+    try:
+        config = _read_json(config_path)
+        weight_files = _weight_files(folder)
+        tensors: dict[str, StoredTensor] = {}
+        for path in weight_files:
+            read = _read_safetensors if path.suffix == ".safetensors" else read_bin
+            tensors |= read(path)
+    except OSError as error:
+        raise DamagedCheckpointError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}"
+        ) from error
+    return Checkpoint(folder, config, tensors, (config_path, *weight_files))
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    for name in _SINGLE_FILES:
+        if (folder / name).is_file():
+            return (folder / name,)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return tuple(_shards(index))
+    raise NotACheckpointError(
+        f"{folder} holds no weights: none of "
+        + ", ".join(f"{name}, {name}.index.json" for name in _SINGLE_FILES)
+    )
+
+
+def _shards(index: Path) -> Iterator[Path]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise DamagedCheckpointError(f"{index} has no weight_map")
+    for name in sorted(set(map(str, weight_map.values()))):
+        shard = index.parent / name
+        if shard.parent != index.parent or name == "..":
+            raise DamagedCheckpointError(f"{index} names a file elsewhere: {name}")
+        if not shard.is_file():
+            raise DamagedCheckpointError(f"{shard} is missing; fetch the model again")
+        yield shard
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise DamagedCheckpointError(f"{path} is not JSON") from None
+    if not isinstance(value, dict):
+        raise DamagedCheckpointError(f"{path} holds no JSON object")
+    return value
+
+
+def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: _stored_tensor(path, name, file) for name in file.keys()}
+    except SafetensorError as error:
+        raise DamagedCheckpointError(
+            f"{path} is damaged or cut short ({error}); fetch it again"
+        ) from None
+
+
+def _stored_tensor(path: Path, name: str, file: Any) -> StoredTensor:
+    description = file.get_slice(name)
+
+    def read(start: int, stop: int) -> np.ndarray[Any, Any]:
+        # Opened anew each time, so that pages that were read are given back.
+        with safe_open(path, framework="numpy") as opened:
+            rows: np.ndarray[Any, Any] = opened.get_slice(name)[start:stop]
+            return rows
+
+    shape = tuple(description.get_shape())
+    return StoredTensor(name, shape, description.get_dtype(), read)

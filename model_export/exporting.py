@@ -1,0 +1,247 @@
+"""Checkpoint to exported folder, whole or not at all; memory does not grow with the model."""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from model_export.architecture import end_of_text_id, read_architecture
+from model_export.checkpoint import open_checkpoint
+from model_export.errors import (
+    DamagedCheckpointError,
+    NoRoomError,
+    NotACheckpointError,
+    OutputError,
+    UnsupportedPrecisionError,
+)
+from model_export.graph import StoredWeight, build_graph
+from model_export.hub import download_checkpoint
+from model_export.manifest import (
+    DATA_FILE,
+    FORMAT_VERSION,
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    FileRecord,
+    Manifest,
+    Source,
+    file_sha256,
+    write_manifest,
+)
+from model_export.tokenizer import can_infill, read_tokenizer
+from model_export.weights import Weight, graph_weights
+
+PRECISIONS = ("auto", "fp32", "fp16", "int8", "int4")
+DEVICES = ("cpu", "cuda")
+
+_ALIGNMENT = 4096
+"""Weights start on a page, so that the engine can map them."""
+_ROOM_TO_SPARE = 64 << 20
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+Progress = Callable[[int, int], None]
+
+
+def export(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    precision: str = "auto",
+    device: str = "cpu",
+    mp_num: int | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Export a checkpoint folder or Hub id into the folder ``output``.
+
+    The folder is written beside its place and renamed, so it is whole or absent; an
+    exported folder that stands there already is replaced. ``progress`` is called with
+    the bytes of weights that are written and those to write.
+
+    Raises:
+        ExportError: one of its subclasses, with a message for a person.
+    """
+    _check_precision(precision, device)
+    source = _source_folder(checkpoint)
+    opened = open_checkpoint(source)
+    architecture = read_architecture(opened.config, mp_num)
+    weights = graph_weights(opened.tensors, architecture)
+    tokenizer = read_tokenizer(source)
+    eos_token_id = end_of_text_id(opened.config)
+    n_tokens = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if max(n_tokens - 1, eos_token_id) >= architecture.vocab_size:
+        raise DamagedCheckpointError(
+            f"the tokenizer has {n_tokens} tokens and {eos_token_id} ends a text, but the "
+            f"model knows {architecture.vocab_size}; they are of different models"
+        )
+    stored = list(_layout(weights))
+    with _replaced(Path(output)) as folder:
+        _check_room(folder, stored[-1].offset + stored[-1].length)
+        data_hash = _write_weights(folder / DATA_FILE, weights, stored, progress)
+        graph = build_graph(architecture, stored, DATA_FILE)
+        (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
+        tokenizer.save(str(folder / TOKENIZER_FILE))
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            codegen_lsp_version=version("codegen-lsp"),
+            family="codegen",
+            architecture=architecture,
+            precision="fp32",
+            device=device,
+            kv_cache_type="float32",
+            context_length=architecture.context_length,
+            eos_token_id=eos_token_id,
+            n_tokens=n_tokens,
+            can_infill=can_infill(tokenizer),
+            source=Source(_source_name(checkpoint), file_sha256(*opened.files)),
+            files={
+                DATA_FILE: FileRecord((folder / DATA_FILE).stat().st_size, data_hash),
+                GRAPH_FILE: _record(folder / GRAPH_FILE),
+                TOKENIZER_FILE: _record(folder / TOKENIZER_FILE),
+            },
+        )
+        write_manifest(manifest, folder)
+    return manifest
+
+
+def _check_precision(precision: str, device: str) -> None:
+    if precision not in PRECISIONS or device not in DEVICES:
+        raise UnsupportedPrecisionError(
+            f"precision {precision!r} on device {device!r} is unknown; precisions are "
+            f"{', '.join(PRECISIONS)} and devices {', '.join(DEVICES)}"
+        )
+    if device == "cuda":
+        raise UnsupportedPrecisionError(
+            "this version exports fp32, for which CUDA has no fused attention; "
+            "use --device cpu"
+        )
+    if precision not in ("auto", "fp32"):
+        raise UnsupportedPrecisionError(
+            f"this version exports fp32 only, not {precision}; use --precision fp32"
+        )
+
+
+def _source_folder(checkpoint: str | Path) -> Path:
+    folder = Path(checkpoint)
+    if folder.exists():
+        return folder
+    if _HUB_ID.fullmatch(str(checkpoint)):
+        return download_checkpoint(str(checkpoint))
+    raise NotACheckpointError(f"{checkpoint} is neither a folder nor a Hub id")
+
+
+def _source_name(checkpoint: str | Path) -> str:
+    folder = Path(checkpoint)
+    return folder.resolve().name if folder.exists() else str(checkpoint)
+
+
+def _layout(weights: list[Weight]) -> Iterator[StoredWeight]:
+    offset = 0
+    for weight in weights:
+        length = 4
+        for size in weight.shape:
+            length *= size
+        yield StoredWeight(weight.name, weight.shape, offset, length)
+        offset += -(-length // _ALIGNMENT) * _ALIGNMENT
+
+
+def _write_weights(
+    path: Path,
+    weights: list[Weight],
+    stored: list[StoredWeight],
+    progress: Progress | None,
+) -> str:
+    """Write the weights at their places and return the SHA-256 of the file."""
+    digest = hashlib.sha256()
+    total = stored[-1].offset + stored[-1].length
+    written = 0
+    with path.open("wb") as file:
+        for weight, place in zip(weights, stored, strict=True):
+            padding = bytes(place.offset - written)
+            file.write(padding)
+            digest.update(padding)
+            written = place.offset
+            for block in weight.blocks():
+                data = memoryview(block.reshape(-1)).cast("B")
+                file.write(data)
+                digest.update(data)
+                written += len(data)
+                if progress is not None:
+                    progress(written, total)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(path.stat().st_size, file_sha256(path))
+
+
+@contextmanager
+def _replaced(output: Path) -> Iterator[Path]:
+    """Yield a folder to write that takes the place of ``output`` if all goes well."""
+    output = output.absolute()
+    _refuse_foreign(output)
+    prefix = f".{output.name}.partial-"
+    partial = output.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(output.parent, prefix)
+        partial.mkdir()
+        yield partial
+        _swap(partial, output)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoomError(f"the disk of {output.parent} became full") from error
+        place = error.filename or output
+        raise OutputError(
+            f"{place} cannot be written: {error.strerror or error}"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_foreign(output: Path) -> None:
+    if not output.exists() or (output / MANIFEST_FILE).is_file():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise OutputError(
+            f"{output} exists and is no exported folder; name another folder"
+        )
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Remove what exports of the same folder left that were killed."""
+    for entry in parent.iterdir():
+        pid = entry.name.removeprefix(prefix).partition("-")[0]
+        if entry.name.startswith(prefix) and pid.isdecimal():
+            if not psutil.pid_exists(int(pid)):
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _swap(partial: Path, output: Path) -> None:
+    old = partial.with_name(f"{partial.name}-old")
+    try:
+        output.rename(old)
+    except FileNotFoundError:
+        pass
+    try:
+        partial.rename(output)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _ROOM_TO_SPARE:
+        raise NoRoomError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free and the export needs "
+            f"{needed / 1e9:.1f} GB; make room or name a folder on another disk"
+        )

@@ -1,0 +1,205 @@
+"""Builds the fused ONNX graph of a CodeGen model; holds no weights, only references.
+
+Two matrix products a layer, rotary attention fused with an in-place KV cache
+(com.microsoft.GroupQueryAttention), and the vocabulary projected only for the rows
+that are asked for. Batch size is 1, so activations are 2-D: (tokens, width).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+)
+
+from model_export.architecture import Architecture
+
+_ONNX_OPSET = 21
+_ONNX_IR_VERSION = 10
+_MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """Where a weight lies in the data file; offset and length are bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+def build_graph(
+    architecture: Architecture, weights: Sequence[StoredWeight], data_file: str
+) -> ModelProto:
+    """Return the graph; its weights are those of ``graph_weights``, in ``data_file``.
+
+    Inputs: ``token_ids`` int64 (S,), ``row_indices`` int64 (R,), ``seqlens_k`` int32 (1,)
+    and ``total_sequence_length`` int32 (), the number of valid positions after this
+    step, less one in the former; ``past_key_i`` and ``past_value_i`` float32
+    (1, n_heads, context_length, head_dim). Outputs: ``logits`` float32 (R, vocab_size)
+    for the rows asked for, and ``present_*``, to be bound to the same memory as
+    ``past_*``.
+    """
+    model: ModelProto = helper.make_model(
+        _graph(architecture, weights, data_file),
+        opset_imports=[
+            helper.make_opsetid("", _ONNX_OPSET),
+            helper.make_opsetid(_MICROSOFT, 1),
+        ],
+        ir_version=_ONNX_IR_VERSION,
+        producer_name="codegen-lsp",
+    )
+    return model
+
+
+def _graph(
+    architecture: Architecture, weights: Sequence[StoredWeight], data_file: str
+) -> GraphProto:
+    layers = range(architecture.n_layers)
+    nodes = [
+        _node("Gather", ["wte.weight", "token_ids"], ["x.0"]),
+        _node(
+            "LayerNormalization",
+            ["x.0", "layers.0.ln.weight", "layers.0.ln.bias"],
+            ["h.0"],
+            axis=-1,
+            epsilon=architecture.layer_norm_epsilon,
+        ),
+    ]
+    for layer in layers:
+        nodes += _layer(architecture, layer)
+    last = architecture.n_layers
+    nodes += [
+        _node("Gather", [f"h.{last}", "row_indices"], ["rows"]),
+        _node(
+            "Gemm", ["rows", "lm_head.weight", "lm_head.bias"], ["logits"], transB=1
+        ),
+    ]
+    cache = [1, architecture.n_heads, architecture.context_length, architecture.head_dim]
+    inputs = [
+        _value("token_ids", TensorProto.INT64, ["S"]),
+        _value("row_indices", TensorProto.INT64, ["R"]),
+        _value("seqlens_k", TensorProto.INT32, [1]),
+        _value("total_sequence_length", TensorProto.INT32, []),
+    ]
+    outputs = [_value("logits", TensorProto.FLOAT, ["R", architecture.vocab_size])]
+    for layer in layers:
+        for kind in ("key", "value"):
+            inputs.append(_value(f"past_{kind}_{layer}", TensorProto.FLOAT, cache))
+            outputs.append(_value(f"present_{kind}_{layer}", TensorProto.FLOAT, cache))
+    initializers = [_external(weight, data_file) for weight in weights]
+    graph: GraphProto = helper.make_graph(
+        nodes, "codegen", inputs, outputs, [*initializers, *_constants(architecture)]
+    )
+    return graph
+
+
+def _layer(architecture: Architecture, layer: int) -> list[NodeProto]:
+    """``x + attention(ln(x)) + mlp(ln(x))``, and the LayerNorm of the layer after."""
+    name = f"layers.{layer}"
+    is_last = layer == architecture.n_layers - 1
+    next_norm = "ln_f" if is_last else f"layers.{layer + 1}.ln"
+    return [
+        _node("Gemm", [f"h.{layer}", f"{name}.w1"], [f"{name}.z"], transB=1),
+        _node(
+            "Split",
+            [f"{name}.z", "split_sizes"],
+            [f"{name}.qkv", f"{name}.up"],
+            axis=1,
+        ),
+        _node("Unsqueeze", [f"{name}.qkv", "batch_axis"], [f"{name}.packed_qkv"]),
+        _node(
+            "GroupQueryAttention",
+            [
+                f"{name}.packed_qkv",
+                "",
+                "",
+                f"past_key_{layer}",
+                f"past_value_{layer}",
+                "seqlens_k",
+                "total_sequence_length",
+                "rotary.cos",
+                "rotary.sin",
+            ],
+            [f"{name}.attention", f"present_key_{layer}", f"present_value_{layer}"],
+            domain=_MICROSOFT,
+            num_heads=architecture.n_heads,
+            kv_num_heads=architecture.n_heads,
+            do_rotary=1,
+            rotary_interleaved=1,
+        ),
+        _node("Squeeze", [f"{name}.attention", "batch_axis"], [f"{name}.attended"]),
+        _node(
+            "FastGelu",
+            [f"{name}.up", f"{name}.fc_in.bias"],
+            [f"{name}.gelu"],
+            domain=_MICROSOFT,
+        ),
+        _node(
+            "Concat", [f"{name}.attended", f"{name}.gelu"], [f"{name}.joined"], axis=1
+        ),
+        _node("Gemm", [f"{name}.joined", f"{name}.w2"], [f"{name}.y"], transB=1),
+        # The fourth output is the sum itself, which the next layer adds to.
+        _node(
+            "SkipLayerNormalization",
+            [
+                f"{name}.y",
+                f"x.{layer}",
+                f"{next_norm}.weight",
+                f"{next_norm}.bias",
+                f"{name}.fc_out.bias",
+            ],
+            [f"h.{layer + 1}", "", "", f"x.{layer + 1}"],
+            domain=_MICROSOFT,
+            epsilon=architecture.layer_norm_epsilon,
+        ),
+    ]
+
+
+def _constants(architecture: Architecture) -> list[TensorProto]:
+    sizes = [3 * architecture.d_model, architecture.d_ff]
+    return [
+        helper.make_tensor("split_sizes", TensorProto.INT64, [2], sizes),
+        helper.make_tensor("batch_axis", TensorProto.INT64, [1], [0]),
+    ]
+
+
+def _external(weight: StoredWeight, data_file: str) -> TensorProto:
+    tensor = TensorProto(
+        name=weight.name,
+        data_type=TensorProto.FLOAT,
+        dims=weight.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    place = {
+        "location": data_file,
+        "offset": str(weight.offset),
+        "length": str(weight.length),
+    }
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _node(
+    operator: str,
+    inputs: list[str],
+    outputs: list[str],
+    domain: str = "",
+    **attributes: int | float,
+) -> NodeProto:
+    node: NodeProto = helper.make_node(
+        operator, inputs, outputs, name=outputs[0], domain=domain, **attributes
+    )
+    return node
+
+
+def _value(name: str, element_type: int, shape: list[int | str]) -> ValueInfoProto:
+    value: ValueInfoProto = helper.make_tensor_value_info(name, element_type, shape)
+    return value

@@ -1,0 +1,239 @@
+"""Reads torch's ``.bin`` files as data: tensors, mapped in place, and nothing else.
+
+It must not import torch and must never run what a pickle asks for. The layout is that
+of ``torch.save`` since 1.6: an uncompressed zip with one ``data.pkl`` and one file for
+each storage (torch/serialization.py, ``_save``).
+"""
+
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+
+from model_export.errors import DamagedCheckpointError, UnsafePickleError
+from model_export.stored_tensor import StoredTensor
+
+_STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+# Dtypes without a storage class of their own are saved through an untyped storage.
+_PLAIN_DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(name) for name in ("uint16", "uint32", "uint64")
+}
+_MAX_PICKLE_BYTES = 64 << 20
+_LOCAL_HEADER_BYTES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class _StorageClass:
+    """Stands for ``torch.FloatStorage`` and the like; dtype None is an untyped one."""
+
+    dtype: np.dtype[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Dtype:
+    """Stands for ``torch.uint16`` and the like."""
+
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """One flat run of bytes in the file."""
+
+    dtype: np.dtype[Any] | None
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A tensor: a strided view of a storage. Offsets and strides count elements."""
+
+    storage: _Storage
+    dtype: np.dtype[Any]
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_bin(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a ``.bin`` file by name; data is mapped when it is read.
+
+    Raises:
+        UnsafePickleError: the pickle names a global that no tensor needs.
+        DamagedCheckpointError: the file is cut short or not of torch's zip layout.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            views = _TorchUnpickler(_read_pickle(archive, path), archive, file).load()
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{path}: {error}") from None
+    except OSError:
+        raise
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(f"{path}: {error}") from None
+    except zipfile.BadZipFile:
+        raise DamagedCheckpointError(
+            f"{path} is cut short, or not a file of torch >= 1.6; fetch it again"
+        ) from None
+    # A hostile pickle can make the unpickler raise anything at all.
+    except Exception as error:
+        raise DamagedCheckpointError(
+            f"{path} holds no readable state dict ({type(error).__name__})"
+        ) from None
+    if not isinstance(views, Mapping):
+        raise DamagedCheckpointError(f"{path} holds no state dict")
+    tensors = {}
+    for name, view in views.items():
+        if isinstance(name, str) and isinstance(view, _View):
+            tensors[name] = _stored_tensor(path, name, view)
+    return tensors
+
+
+def _read_pickle(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(names) != 1:
+        raise DamagedCheckpointError("it has no data.pkl, so torch did not write it")
+    root = names[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in archive.namelist():
+        order = archive.read(f"{root}byteorder")
+        if order != b"little":
+            raise DamagedCheckpointError("it is big-endian; save it again as little")
+    if archive.getinfo(names[0]).file_size > _MAX_PICKLE_BYTES:
+        raise DamagedCheckpointError("its data.pkl is too large for a list of tensors")
+    return archive.open(names[0])
+
+
+class _TorchUnpickler(pickle.Unpickler):
+    """An unpickler that knows the globals that rebuild tensors and refuses all others."""
+
+    def __init__(
+        self, pickled: IO[bytes], archive: zipfile.ZipFile, file: IO[bytes]
+    ) -> None:
+        super().__init__(pickled, encoding="utf-8")
+        self._archive = archive
+        self._file = file
+        self._root = str(pickled.name).removesuffix("data.pkl")
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case "collections", "OrderedDict":
+                return OrderedDict
+            case "torch._utils", "_rebuild_tensor_v2":
+                return _rebuild_tensor_v2
+            case "torch._utils", "_rebuild_tensor_v3":
+                return _rebuild_tensor_v3
+            case "torch._utils", "_rebuild_parameter":
+                return _rebuild_parameter
+            case "torch.storage", "UntypedStorage":
+                return _StorageClass(None)
+            case "torch", _ if name in _STORAGE_DTYPES:
+                return _StorageClass(_STORAGE_DTYPES[name])
+            case "torch", _ if name in _PLAIN_DTYPES:
+                return _Dtype(_PLAIN_DTYPES[name])
+        raise UnsafePickleError(
+            f"refused, because its pickle asks for {module}.{name}, which no tensor "
+            "needs; nothing of it was run. Use a safetensors version of the model"
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Return the storage that ``('storage', class, key, location, numel)`` names."""
+        kind, storage_class, key, _location, _numel = pid
+        if kind != "storage" or not isinstance(storage_class, _StorageClass):
+            raise DamagedCheckpointError("it refers to something that is no storage")
+        try:
+            info = self._archive.getinfo(f"{self._root}data/{key}")
+        except KeyError:
+            raise DamagedCheckpointError(f"its storage {key} is missing") from None
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise DamagedCheckpointError(f"its storage {key} is compressed")
+        # The zip's directory tells where an entry's header starts, and only that
+        # header tells how long it is.
+        self._file.seek(info.header_offset)
+        header = self._file.read(_LOCAL_HEADER_BYTES)
+        name_length, extra_length = struct.unpack_from("<HH", header, 26)
+        offset = info.header_offset + _LOCAL_HEADER_BYTES + name_length + extra_length
+        return _Storage(storage_class.dtype, offset, info.file_size)
+
+
+def _rebuild_tensor_v2(
+    storage: _Storage, offset: int, size: Any, stride: Any, *_unused: Any
+) -> _View:
+    dtype = storage.dtype if storage.dtype is not None else np.dtype(np.uint8)
+    return _checked_view(storage, dtype, offset, size, stride)
+
+
+def _rebuild_tensor_v3(
+    storage: _Storage,
+    offset: int,
+    size: Any,
+    stride: Any,
+    _requires_grad: bool,
+    _backward_hooks: Any,
+    dtype: _Dtype,
+    *_unused: Any,
+) -> _View:
+    return _checked_view(storage, dtype.dtype, offset, size, stride)
+
+
+def _rebuild_parameter(data: _View, *_unused: Any) -> _View:
+    return data
+
+
+def _checked_view(
+    storage: _Storage, dtype: np.dtype[Any], offset: int, size: Any, stride: Any
+) -> _View:
+    shape, strides = tuple(map(int, size)), tuple(map(int, stride))
+    if (
+        len(shape) != len(strides) or offset < 0 or min((*shape, *strides), default=0) < 0
+    ):
+        raise DamagedCheckpointError("a tensor in it has an impossible shape")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if all(shape) and (last + 1) * dtype.itemsize > storage.n_bytes:
+        raise DamagedCheckpointError("a tensor in it reaches past its data")
+    return _View(storage, dtype, offset, shape, strides)
+
+
+def _stored_tensor(path: Path, name: str, view: _View) -> StoredTensor:
+    def read(start: int, stop: int) -> np.ndarray[Any, Any]:
+        if not all(view.shape):
+            return np.empty((max(0, stop - start), *view.shape[1:]), view.dtype)
+        try:
+            # Mapped anew each time, so that pages that were read are given back.
+            flat = np.memmap(
+                path,
+                mode="r",
+                dtype=view.dtype,
+                offset=view.storage.offset,
+                shape=view.storage.n_bytes // view.dtype.itemsize,
+            )
+        except ValueError:
+            raise DamagedCheckpointError(
+                f"{path} ends before the data of {name}; fetch it again"
+            ) from None
+        strides = tuple(step * view.dtype.itemsize for step in view.strides)
+        tensor = np.lib.stride_tricks.as_strided(
+            flat[view.offset :], view.shape, strides, writeable=False
+        )
+        return tensor[start:stop]
+
+    return StoredTensor(name, view.shape, str(view.dtype), read)
+
