@@ -5,6 +5,8 @@ step keeps the longest common prefix and computes the rest, so that rewinding co
 nothing and callers that take turns still get right answers.
 """
 
+import contextlib
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
@@ -61,9 +63,7 @@ class Engine:
         )
         for layer in range(architecture.n_layers):
             for kind in ("key", "value"):
-                cache = ort.OrtValue.ortvalue_from_numpy(
-                    np.zeros(cache_shape, np.float32)
-                )
+                cache = ort.OrtValue.ortvalue_from_numpy(np.zeros(cache_shape, np.float32))
                 # Past and present share their memory, so that nothing is copied.
                 self._binding.bind_ortvalue_input(f"past_{kind}_{layer}", cache)
                 self._binding.bind_ortvalue_output(f"present_{kind}_{layer}", cache)
@@ -95,15 +95,15 @@ class Engine:
         _check_onnxruntime()
         try:
             session = ort.InferenceSession(
-                folder / GRAPH_FILE, _session_options(), providers=["CPUExecutionProvider"]
+                folder / GRAPH_FILE,
+                _session_options(),
+                providers=["CPUExecutionProvider"],
             )
             return cls(manifest, session)
         # onnxruntime has one exception class per status code and no common base.
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelLoadError(
-                f"onnxruntime cannot load {folder}: {reason[0]}"
-            ) from error
+            raise ModelLoadError(f"onnxruntime cannot load {folder}: {reason[0]}") from error
 
     def logits(self, token_ids: Sequence[int]) -> FloatArray:
         """Return unmasked logits (len(token_ids), vocab_size) from an empty cache.
@@ -240,6 +240,31 @@ class Engine:
         self._session.run_with_iobinding(self._binding)
         logits: FloatArray = self._binding.get_outputs()[-1].numpy()
         return logits
+
+
+def providers() -> dict[str, str]:
+    """Return onnxruntime's execution providers with ``ok`` or why one cannot be used."""
+    available = ort.get_available_providers()
+    found = {"CPUExecutionProvider": "ok"}
+    if "CUDAExecutionProvider" not in available:
+        found["CUDAExecutionProvider"] = "this onnxruntime wheel has no CUDA"
+        return found
+    said = io.StringIO()
+    try:
+        # Where NVIDIA's packages are installed with pip, their libraries are found so;
+        # what is missing is printed, and standard output is not ours to write to.
+        with contextlib.redirect_stdout(said):
+            ort.preload_dlls()
+        devices = [d for d in ort.get_ep_devices() if d.ep_name == "CUDAExecutionProvider"]
+    except Exception as error:  # noqa: BLE001  It probes foreign libraries.
+        print(error, file=said)
+        devices = []
+    reason = said.getvalue().strip().partition("\n")[0]
+    if devices and not reason:
+        found["CUDAExecutionProvider"] = "ok"
+    else:
+        found["CUDAExecutionProvider"] = reason or "no CUDA device was found"
+    return found
 
 
 def _common_prefix(cached: list[int], wanted: list[int]) -> int:

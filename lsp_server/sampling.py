@@ -11,7 +11,9 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 def log_softmax(logits: FloatArray) -> FloatArray:
     """Return natural log-probabilities along the last axis, same shape."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    total: FloatArray = np.exp(shifted).sum(axis=-1, keepdims=True)
+    result: FloatArray = shifted - np.log(total)
+    return result
 
 
 def choose_token(

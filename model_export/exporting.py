@@ -119,8 +119,7 @@ def _check_precision(precision: str, device: str) -> None:
         )
     if device == "cuda":
         raise UnsupportedPrecisionError(
-            "this version exports fp32, for which CUDA has no fused attention; "
-            "use --device cpu"
+            "this version exports fp32, for which CUDA has no fused attention; use --device cpu"
         )
     if precision not in ("auto", "fp32"):
         raise UnsupportedPrecisionError(
@@ -169,7 +168,7 @@ def _write_weights(
             digest.update(padding)
             written = place.offset
             for block in weight.blocks():
-                data = memoryview(block.reshape(-1)).cast("B")
+                data = block.tobytes()
                 file.write(data)
                 digest.update(data)
                 written += len(data)
@@ -201,9 +200,7 @@ def _replaced(output: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoRoomError(f"the disk of {output.parent} became full") from error
         place = error.filename or output
-        raise OutputError(
-            f"{place} cannot be written: {error.strerror or error}"
-        ) from error
+        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -212,9 +209,7 @@ def _refuse_foreign(output: Path) -> None:
     if not output.exists() or (output / MANIFEST_FILE).is_file():
         return
     if not output.is_dir() or any(output.iterdir()):
-        raise OutputError(
-            f"{output} exists and is no exported folder; name another folder"
-        )
+        raise OutputError(f"{output} exists and is no exported folder; name another folder")
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:

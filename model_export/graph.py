@@ -77,9 +77,7 @@ def _graph(
     last = architecture.n_layers
     nodes += [
         _node("Gather", [f"h.{last}", "row_indices"], ["rows"]),
-        _node(
-            "Gemm", ["rows", "lm_head.weight", "lm_head.bias"], ["logits"], transB=1
-        ),
+        _node("Gemm", ["rows", "lm_head.weight", "lm_head.bias"], ["logits"], transB=1),
     ]
     cache = [1, architecture.n_heads, architecture.context_length, architecture.head_dim]
     inputs = [
@@ -141,9 +139,7 @@ def _layer(architecture: Architecture, layer: int) -> list[NodeProto]:
             [f"{name}.gelu"],
             domain=_MICROSOFT,
         ),
-        _node(
-            "Concat", [f"{name}.attended", f"{name}.gelu"], [f"{name}.joined"], axis=1
-        ),
+        _node("Concat", [f"{name}.attended", f"{name}.gelu"], [f"{name}.joined"], axis=1),
         _node("Gemm", [f"{name}.joined", f"{name}.w2"], [f"{name}.y"], transB=1),
         # The fourth output is the sum itself, which the next layer adds to.
         _node(
@@ -200,6 +196,6 @@ def _node(
     return node
 
 
-def _value(name: str, element_type: int, shape: list[int | str]) -> ValueInfoProto:
+def _value(name: str, element_type: int, shape: Sequence[int | str]) -> ValueInfoProto:
     value: ValueInfoProto = helper.make_tensor_value_info(name, element_type, shape)
     return value

@@ -103,9 +103,7 @@ def read_manifest(folder: Path) -> Manifest:
     for name, record in manifest.files.items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != record.size:
-            raise ManifestError(
-                f"{file} is missing or damaged; export the checkpoint again"
-            )
+            raise ManifestError(f"{file} is missing or damaged; export the checkpoint again")
     return manifest
 
 

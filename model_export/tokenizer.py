@@ -56,9 +56,7 @@ def _build(folder: Path) -> Tokenizer:
     vocabulary = _read_ids(folder / "vocab.json")
     added = _read_ids(folder / "added_tokens.json")
     try:
-        _, merges = models.BPE.read_file(
-            str(folder / "vocab.json"), str(folder / "merges.txt")
-        )
+        _, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # The library raises bare exceptions.
         raise TokenizerError(f"{folder / 'merges.txt'}: {error}") from None

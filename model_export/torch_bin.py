@@ -125,9 +125,7 @@ def _read_pickle(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
 class _TorchUnpickler(pickle.Unpickler):
     """An unpickler that knows the globals that rebuild tensors and refuses all others."""
 
-    def __init__(
-        self, pickled: IO[bytes], archive: zipfile.ZipFile, file: IO[bytes]
-    ) -> None:
+    def __init__(self, pickled: IO[bytes], archive: zipfile.ZipFile, file: IO[bytes]) -> None:
         super().__init__(pickled, encoding="utf-8")
         self._archive = archive
         self._file = file
@@ -202,9 +200,7 @@ def _checked_view(
     storage: _Storage, dtype: np.dtype[Any], offset: int, size: Any, stride: Any
 ) -> _View:
     shape, strides = tuple(map(int, size)), tuple(map(int, stride))
-    if (
-        len(shape) != len(strides) or offset < 0 or min((*shape, *strides), default=0) < 0
-    ):
+    if len(shape) != len(strides) or offset < 0 or min((*shape, *strides), default=0) < 0:
         raise DamagedCheckpointError("a tensor in it has an impossible shape")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if all(shape) and (last + 1) * dtype.itemsize > storage.n_bytes:
@@ -236,4 +232,3 @@ def _stored_tensor(path: Path, name: str, view: _View) -> StoredTensor:
         return tensor[start:stop]
 
     return StoredTensor(name, view.shape, str(view.dtype), read)
-

@@ -4,6 +4,7 @@ It knows how CodeGen packs its tensors, but no file format and nothing of ONNX. 
 are produced a block of rows at a time, so that memory does not grow with the model.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -133,9 +134,9 @@ def _plain(name: str, tensor: StoredTensor) -> Weight:
 def _joined(name: str, runs: list[_Rows]) -> Weight:
     n_rows = sum(run.stop - run.start for run in runs)
     first = runs[0].tensors
-    is_matrix = len(first[0].shape) == 2
-    row_shape = (sum(t.shape[1] for t in first),) if is_matrix else ()
-    row_bytes = 4 * (row_shape[0] if is_matrix else 1)
+    # A matrix' rows stand side by side; a vector's are single numbers.
+    row_shape = [sum(widths) for widths in zip(*(t.shape[1:] for t in first), strict=True)]
+    row_bytes = 4 * math.prod(row_shape)
 
     def blocks() -> Iterator[FloatArray]:
         step = max(1, _BLOCK_BYTES // row_bytes)

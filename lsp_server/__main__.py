@@ -1,0 +1,141 @@
+"""The command line ``codegen-lsp``: arguments in, exit status out.
+
+Every ``--json`` prints one object on standard output and nothing else. Errors are one
+line on standard error: status 1 where something failed, 2 where the usage was wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from lsp_server import commands
+from lsp_server.errors import ServingError
+from model_export.errors import ExportError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (ServingError, ExportError) as error:
+        print(f"codegen-lsp: {error}", file=sys.stderr)  # noqa: T201  See above.
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="codegen-lsp",
+        description="Offline code completion with CodeGen, one comment after another.",
+    )
+    parser.add_argument("--version", action="version", version=version("codegen-lsp"))
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = _command(subparsers, "serve", commands.serve, "run the language server")
+    _add_model(serve)
+    serve.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    serve.add_argument(
+        "--tcp",
+        type=_port,
+        metavar="PORT",
+        help="listen on this port of the loopback address instead of stdio",
+    )
+
+    export = _command(subparsers, "export", commands.export, "make a checkpoint ready to run")
+    export.add_argument("checkpoint", help="a checkpoint folder or a Hub id")
+    export.add_argument("--output", metavar="DIR", help="default: the user's cache")
+    export.add_argument(
+        "--precision", choices=("auto", "fp32", "fp16", "int8", "int4"), default="auto"
+    )
+    export.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    _add_json(export)
+
+    complete = _command(subparsers, "complete", commands.complete, "complete at one position")
+    complete.add_argument("file")
+    complete.add_argument("--line", type=_natural, required=True, help="zero-based line")
+    complete.add_argument(
+        "--character", type=_natural, required=True, help="zero-based, in UTF-16 units"
+    )
+    _add_model(complete)
+    complete.add_argument("--candidates", type=_positive, default=1, metavar="N")
+    _add_json(complete)
+
+    synthesize = _command(
+        subparsers,
+        "synthesize",
+        commands.synthesize,
+        "write the program of every comment that has none",
+    )
+    synthesize.add_argument("file")
+    _add_model(synthesize)
+    synthesize.add_argument(
+        "--write", action="store_true", help="change the file instead of showing a diff"
+    )
+    synthesize.add_argument(
+        "--stale-from",
+        type=_natural,
+        metavar="LINE",
+        help="write the turns from this zero-based line on anew",
+    )
+    _add_json(synthesize)
+
+    demo = _command(subparsers, "demo", commands.demo, "show a multi-turn example")
+    _add_model(demo)
+
+    doctor = _command(subparsers, "doctor", commands.doctor, "say what works here")
+    _add_model(doctor)
+    _add_json(doctor)
+    return parser
+
+
+def _command(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: "commands.Command",
+    help_text: str,
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="an exported folder, a checkpoint folder or a model's name; default: the "
+        "small embedded model",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 16:
+        raise argparse.ArgumentTypeError("must be a port number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The process that checks, and the handle to it; late or dead, it costs only verdicts.
+
+One JSON object a line goes each way. The process ends with its standard input, so it
+never outlives the server. Run as a module it is the worker; imported it is the handle.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import asdict
+from queue import SimpleQueue
+
+import cattrs
+
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
+
+_LARGEST_TEXT = 1 << 20
+"""Characters; a larger file is unchecked, because jedi would take minutes."""
+_STUCK_AFTER_S = 20.0
+
+_Work = tuple[CheckRequest, Future[Verdict]]
+
+
+class CheckWorker:
+    """A worker process, started when first needed and again after it died."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._busy_since: float | None = None
+
+    def submit(self, request: CheckRequest) -> "Future[Verdict]":
+        """Return the future verdict; it never fails, and is unchecked at the worst.
+
+        This never waits, and waiting for the future needs a deadline: cold, jedi takes
+        seconds. A future that is cancelled before its turn is not checked.
+        """
+        future: Future[Verdict] = Future()
+        if len(request.text) > _LARGEST_TEXT:
+            future.set_result(UNCHECKED)
+            return future
+        since, process = self._busy_since, self._process
+        if since and process and time.monotonic() - since > _STUCK_AFTER_S:
+            process.kill()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        self._queue.put((request, future))
+        return future
+
+    def warm_up(self) -> None:
+        """Start the process and let jedi load what every check needs."""
+        self.submit(CheckRequest("", 0, "import os\nfrom os import path\n"))
+
+    def close(self) -> None:
+        """End the process; what is still asked is unchecked."""
+        self._queue.put(None)
+        if self._process is not None:
+            self._process.kill()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while work := self._queue.get():
+            request, future = work
+            if not future.set_running_or_notify_cancel():
+                continue
+            self._busy_since = time.monotonic()
+            try:
+                verdict = self._ask(request)
+            # Whatever ails the worker, the next request gets a fresh one.
+            except Exception:  # noqa: BLE001
+                self._end_process()
+                verdict = UNCHECKED
+            self._busy_since = None
+            future.set_result(verdict)
+        self._end_process()
+
+    def _ask(self, request: CheckRequest) -> Verdict:
+        if self._process is None:
+            self._process = _start_process()
+        print(json.dumps(asdict(request)), file=self._process.stdin, flush=True)
+        assert self._process.stdout is not None  # noqa: S101  It is a pipe.
+        return cattrs.structure(json.loads(self._process.stdout.readline()), Verdict)
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _start_process() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        # Isolated, so that neither the folder it stands in nor the environment can slip
+        # in a module of theirs.
+        [sys.executable, "-I", "-m", "lsp_server.check_worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    from lsp_server.check import check
+
+    # What a library prints must not end up among the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        try:
+            verdict = check(cattrs.structure(json.loads(line), CheckRequest))
+        # jedi can raise anything on code that it does not understand.
+        except Exception:  # noqa: BLE001
+            verdict = UNCHECKED
+        print(json.dumps(asdict(verdict)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""What each command of the command line does; heavy imports wait until they are needed.
+
+Only here and in the LSP layer do errors become messages for a person.
+"""
+
+import argparse
+import difflib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lsp_server.check_worker import CheckWorker
+from lsp_server.completion import Model, Snapshot, prompt_perplexity
+from lsp_server.completion import complete as complete_snapshot
+from lsp_server.errors import DocumentError
+from lsp_server.models import cache_folder, exported_folder
+from lsp_server.positions import Position, line_of, n_code_units, offset_at
+from lsp_server.settings import Settings
+from lsp_server.synthesis import WrittenTurn
+from lsp_server.synthesis import synthesize as synthesize_text
+from lsp_server.verdict import CheckRequest, Verdict
+
+Command = Callable[[argparse.Namespace], int]
+
+_CHECK_DEADLINE_S = 30.0
+"""Nobody is typing here, so a cold jedi is waited for."""
+
+_LANGUAGES = {
+    ".py": "python",
+    ".pyi": "python",
+    ".c": "c",
+    ".h": "c",
+    ".cc": "cpp",
+    ".cpp": "cpp",
+    ".go": "go",
+    ".java": "java",
+    ".js": "javascript",
+    ".ts": "typescript",
+}
+
+_DEMO = """\
+# Import the modules os and sys.
+
+# Return the size of a file in bytes.
+
+# Print the size of this file.
+"""
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Run the language server until its client leaves."""
+    from lsp_server.server import create_server
+
+    _log_to_stderr()
+    checker = CheckWorker()
+    defaults = Settings(model=options.model, device=options.device)
+
+    def load(settings: Settings, progress: Callable[[int, int], None]) -> Model:
+        from lsp_server.loading import open_model
+
+        return open_model(exported_folder(settings.model, progress), settings.device)
+
+    server = create_server(load, checker, defaults)
+    try:
+        if options.tcp is None:
+            server.start_io()
+        else:
+            server.start_tcp("127.0.0.1", options.tcp)
+    finally:
+        server.scheduler.close()
+        checker.close()
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Export a checkpoint, with a progress bar on standard error."""
+    from model_export import export as export_checkpoint
+
+    output = Path(options.output or cache_folder(options.checkpoint))
+    with _progress_bar("exporting") as progress:
+        manifest = export_checkpoint(
+            options.checkpoint,
+            output,
+            precision=options.precision,
+            device=options.device,
+            progress=progress,
+        )
+    if options.json:
+        _print_json(manifest.to_json())
+    else:
+        size = sum(record.size for record in manifest.files.values())
+        print(f"{output}: {manifest.precision}, {size / 1e6:.0f} MB")
+    return 0
+
+
+def complete(options: argparse.Namespace) -> int:
+    """Print one completion, as an editor gets it when it asks explicitly."""
+    started = time.perf_counter()
+    path = Path(options.file)
+    text = _read_text(path)
+    offset = offset_at(text, Position(options.line, options.character))
+    snapshot = Snapshot(text, offset, _LANGUAGES.get(path.suffix, "plaintext"))
+    with _checking() as check:
+        model = _open(options.model)
+        asked = time.perf_counter()
+        completion = complete_snapshot(
+            model,
+            snapshot,
+            max_new_tokens=Settings().max_new_tokens,
+            n_candidates=options.candidates,
+        )
+        check_started = time.perf_counter()
+        pairs = [
+            (candidate, check(_request(path, snapshot, candidate.insert_text)))
+            for candidate in completion.candidates
+        ]
+        finished = time.perf_counter()
+    # Python's sort is stable, so the order stays but for flagged ones, which go last.
+    pairs.sort(key=lambda pair: pair[1].verdict == "flagged")
+    if not options.json:
+        for candidate, verdict in pairs:
+            print(candidate.insert_text)
+            _print_verdict(verdict)
+        if not pairs:
+            print(f"no completion: {completion.silence}", file=sys.stderr)
+        return 0
+    start, _ = line_of(text, offset)
+    cursor = {"line": options.line, "character": n_code_units(text[start:offset])}
+    _print_json(
+        {
+            "model": model.name,
+            "items": [
+                {
+                    "insertText": candidate.insert_text,
+                    "range": {"start": cursor, "end": cursor},
+                    "check": asdict(verdict),
+                }
+                for candidate, verdict in pairs
+            ],
+            "prompt_perplexity": prompt_perplexity(model, snapshot),
+            "timing": {
+                "prompt_tokens": completion.prompt_tokens,
+                "reused_tokens": completion.reused_tokens,
+                "generated_tokens": completion.generated_tokens,
+                "first_token_ms": round(completion.first_token_ms, 2),
+                "check_ms": round(1e3 * (finished - check_started), 2),
+                "total_ms": round(1e3 * (finished - asked), 2),
+                "load_ms": round(1e3 * (asked - started), 2),
+            },
+        }
+    )
+    return 0
+
+
+def synthesize(options: argparse.Namespace) -> int:
+    """Write the programs of a file's turns; print a diff, or change the file."""
+    path = Path(options.file)
+    text = _read_text(path)
+    with _checking() as check:
+        model = _open(options.model)
+        turns = []
+        for turn in synthesize_text(
+            model,
+            text,
+            max_new_tokens=Settings().max_new_tokens,
+            check=check,
+            path=str(path.absolute()),
+            stale_from=options.stale_from,
+        ):
+            turns.append(turn)
+            if not options.json:
+                _print_turn(turn)
+    result = turns[-1].text if turns else text
+    if options.write and result != text:
+        _replace_text(path, result)
+    if options.json:
+        _print_json(
+            {
+                "model": model.name,
+                "turns": [_turn_json(turn) for turn in turns],
+                "text": result,
+            }
+        )
+    elif not options.write:
+        diff = difflib.unified_diff(
+            text.splitlines(keepends=True),
+            result.splitlines(keepends=True),
+            str(path),
+            str(path),
+        )
+        sys.stdout.writelines(diff)
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Write a small program in several turns and show each with its time and check."""
+    with _checking() as check:
+        model = _open(options.model)
+        print(f"model: {model.name}\n")
+        for turn in synthesize_text(
+            model, _DEMO, max_new_tokens=Settings().max_new_tokens, check=check
+        ):
+            _print_turn(turn)
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Say what works on this machine, and what does not and why."""
+    from lsp_server.doctor import examine
+
+    with _checking() as check:
+        report = examine(lambda: _open(options.model), check)
+    if options.json:
+        _print_json(report.to_json())
+    else:
+        for name, value in report.lines():
+            print(f"{name:<22} {value}")
+    return 0 if report.is_well else 1
+
+
+def _open(name: str | None) -> Model:
+    with _progress_bar("exporting") as progress:
+        folder = exported_folder(name, progress)
+    from lsp_server.loading import open_model
+
+    return open_model(folder)
+
+
+@contextmanager
+def _checking() -> Iterator[Callable[[CheckRequest], Verdict]]:
+    """Yield a function that checks in a worker, which starts while the model loads."""
+    worker = CheckWorker()
+    worker.warm_up()
+    try:
+        yield lambda request: worker.submit(request).result(_CHECK_DEADLINE_S)
+    finally:
+        worker.close()
+
+
+def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
+    from lsp_server.environment import package_paths
+
+    absolute = path.absolute()
+    return CheckRequest(
+        snapshot.text,
+        snapshot.offset,
+        insert_text,
+        path=str(absolute),
+        project=str(absolute.parent),
+        package_paths=package_paths(absolute.parent),
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        # Line ends stay as they are, because offsets count them.
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DocumentError(
+            f"{path} is not UTF-8 (byte {error.start}); convert it first"
+        ) from error
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Change a file at once, so that a crash leaves the old one or the new one."""
+    target = path.resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(text.encode("utf-8"))
+        partial.chmod(target.stat().st_mode)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DocumentError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _turn_json(turn: WrittenTurn) -> dict[str, Any]:
+    return {
+        "line": turn.line,
+        "prompt": turn.prompt,
+        "program": turn.program,
+        "check": asdict(turn.verdict),
+        "total_ms": round(turn.total_ms, 2),
+    }
+
+
+def _print_turn(turn: WrittenTurn) -> None:
+    for line in turn.prompt.splitlines():
+        print(f"# {line}")
+    print(turn.program or "(nothing)")
+    print(f"    [{turn.total_ms:.0f} ms, check: {_describe(turn.verdict)}]\n")
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    print(f"    [check: {_describe(verdict)}]", file=sys.stderr)
+
+
+def _describe(verdict: Verdict) -> str:
+    problems = "; ".join(problem.message for problem in verdict.problems)
+    return f"{verdict.verdict}: {problems}" if problems else str(verdict.verdict)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value))
+
+
+@contextmanager
+def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows progress on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _WithoutText(logging.Filter):
+    """Strips what other libraries log down to its kind: messages hold users' files."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(("lsp_server", "model_export")):
+            error = record.exc_info[0] if record.exc_info else None
+            kind = f" ({error.__name__})" if error else ""
+            record.msg = f"{record.levelname.lower()} at line {record.lineno}{kind}"
+            record.args, record.exc_info, record.exc_text = (), None, None
+        return True
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    handler.addFilter(_WithoutText())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("lsp_server").setLevel(logging.INFO)

@@ -1,0 +1,93 @@
+"""Between LSP positions and code-point offsets; pure, knows no document.
+
+LSP splits lines at ``\\n``, ``\\r\\n`` and ``\\r`` only (LSP 3.18, "Text Documents"),
+unlike ``str.splitlines``. Characters are code units of the negotiated encoding.
+"""
+
+import re
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from lsp_server.errors import DocumentError
+
+Encoding = Literal["utf-8", "utf-16", "utf-32"]
+
+LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+class Position(NamedTuple):
+    """A zero-based line and a character in code units."""
+
+    line: int
+    character: int
+
+
+def offset_at(text: str, position: Position, encoding: Encoding = "utf-16") -> int:
+    """Return the offset of a position; a character past the line's end is the end.
+
+    A character inside a code point stands for that code point's start.
+
+    Raises:
+        DocumentError: the text has no such line, or a number is negative.
+    """
+    line, character = position
+    if line < 0 or character < 0:
+        raise DocumentError(f"position {line}:{character} is negative")
+    start = _line_start(text, line)
+    if start is None:
+        raise DocumentError(f"the text has no line {line}")
+    content = _line_at(text, start)
+    if encoding == "utf-32" or content.isascii():
+        return start + min(character, len(content))
+    ends = np.cumsum(_code_units(content, encoding))
+    return start + int(np.searchsorted(ends, character, side="right"))
+
+
+def position_at(text: str, offset: int, encoding: Encoding = "utf-16") -> Position:
+    """Return the position of an offset, which must lie in the text."""
+    line, start = 0, 0
+    for match in LINE_END.finditer(text, 0, offset):
+        # A lone "\r" before the offset may be half of a "\r\n" that ends after it.
+        if match.end() == offset and text[offset - 1 : offset + 1] == "\r\n":
+            break
+        line, start = line + 1, match.end()
+    return Position(line, n_code_units(text[start:offset], encoding))
+
+
+def n_code_units(text: str, encoding: Encoding = "utf-16") -> int:
+    """Return the length of a text in code units."""
+    if encoding == "utf-32" or text.isascii():
+        return len(text)
+    return int(_code_units(text, encoding).sum())
+
+
+def line_of(text: str, offset: int) -> tuple[int, int]:
+    """Return the offsets where the line of ``offset`` starts and where its text ends."""
+    start = max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
+    return start, start + len(_line_at(text, start))
+
+
+def _line_start(text: str, line: int) -> int | None:
+    if line == 0:
+        return 0
+    match = next(islice(LINE_END.finditer(text), line - 1, None), None)
+    return match.end() if match else None
+
+
+def _line_at(text: str, start: int) -> str:
+    end = LINE_END.search(text, start)
+    return text[start : end.start() if end else len(text)]
+
+
+def _code_units(text: str, encoding: Encoding) -> np.ndarray[Any, np.dtype[np.int64]]:
+    # Lone surrogates can arrive through JSON, so they are let through here.
+    code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    units = np.ones(len(code_points), np.int64)
+    if encoding == "utf-16":
+        units += code_points > 0xFFFF
+    elif encoding == "utf-8":
+        for limit in (0x7F, 0x7FF, 0xFFFF):
+            units += code_points > limit
+    return units

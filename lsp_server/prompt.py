@@ -1,0 +1,103 @@
+"""From the text before the cursor to token ids that fit the model; pure.
+
+It cuts old text in large steps, so that the cache's prefix survives typing, and backs
+up over a half-typed word, so that the model meets only tokens that it was trained on.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lsp_server.vocabulary import Encoded
+
+_STEP_CHARACTERS = 2048
+_CHARACTERS_PER_TOKEN = 8
+"""More text than this for each token of the budget is never encoded."""
+
+
+class TextTokenizer(Protocol):
+    """What this module needs of a tokenizer."""
+
+    def encode(self, text: str) -> Encoded:
+        """Return token ids, spans and pre-token numbers of a text."""
+
+    def decode_bytes(self, token_ids: list[int]) -> bytes:
+        """Return the UTF-8 bytes of tokens."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids for the engine and the bytes that its answer must begin with."""
+
+    token_ids: list[int]
+    required: bytes
+    """The end of the text that the token ids leave out, to be generated again."""
+
+
+def build_prompt(
+    tokenizer: TextTokenizer,
+    text: str,
+    turn_starts: Sequence[int],
+    *,
+    n_tokens: int,
+    heal: bool,
+    eos_token_id: int,
+) -> Prompt:
+    """Return a prompt of at most ``n_tokens`` tokens that ends where ``text`` ends.
+
+    With ``heal`` the last pre-token is left to the model: ``retu`` may then become
+    ``return``, which is one token, instead of two odd ones. A prompt that would be empty
+    is the end-of-text id, after which a new file begins.
+    """
+    start = prompt_start(tokenizer, text, turn_starts, n_tokens)
+    encoded = tokenizer.encode(text[start:])
+    # The start is exact but for merges across it, so the newest tokens are kept.
+    token_ids = encoded.token_ids[-n_tokens:]
+    n_healed = 0
+    if heal and token_ids:
+        last = encoded.pre_tokens[-1]
+        n_healed = encoded.pre_tokens.count(last)
+    kept = token_ids[: len(token_ids) - n_healed]
+    required = tokenizer.decode_bytes(token_ids[len(kept) :])
+    return Prompt(kept or [eos_token_id], required)
+
+
+def prompt_start(
+    tokenizer: TextTokenizer, text: str, turn_starts: Sequence[int], n_tokens: int
+) -> int:
+    """Return where the prompt starts so that the text from there fits ``n_tokens``.
+
+    It is the beginning of a turn or line after a multiple of a fixed number of
+    characters, so it moves only after that many were typed, and whole turns leave first.
+    """
+    earliest = max(0, len(text) - n_tokens * _CHARACTERS_PER_TOKEN)
+    first_step = -(-earliest // _STEP_CHARACTERS)
+    if first_step == 0 and len(text) <= n_tokens:
+        return 0
+    base = _snapped(text, turn_starts, first_step * _STEP_CHARACTERS)
+    spans = tokenizer.encode(text[base:]).spans
+    start = base
+    step = first_step
+    while _n_tokens_after(spans, start - base) > n_tokens:
+        step += 1
+        start = _snapped(text, turn_starts, step * _STEP_CHARACTERS)
+        if step * _STEP_CHARACTERS >= len(text):
+            return base + spans[-n_tokens][0]
+    return start
+
+
+def _snapped(text: str, turn_starts: Sequence[int], position: int) -> int:
+    """Return the first turn, else line, that starts soon after ``position``, else it."""
+    if position == 0:
+        return 0
+    limit = min(position + _STEP_CHARACTERS, len(text))
+    index = bisect_left(turn_starts, position)
+    if index < len(turn_starts) and turn_starts[index] < limit:
+        return turn_starts[index]
+    newline = text.find("\n", position - 1, limit)
+    return min(position, len(text)) if newline < 0 else newline + 1
+
+
+def _n_tokens_after(spans: list[tuple[int, int]], offset: int) -> int:
+    return len(spans) - bisect_left(spans, (offset, offset))

@@ -1,0 +1,144 @@
+"""What each line of a Python text is, however broken the code; pure.
+
+It is a scanner for comments, strings and brackets, not a parser: a parser gives up on
+code that is being written, and that is the only code there is here.
+"""
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from lsp_server.positions import LINE_END
+
+# Whatever can change what a later character means, behind all that cannot. Running over
+# the latter here is several times faster than searching.
+_SPECIAL = re.compile(
+    r"""[^\r\n\#"'()\[\]{}\\]*
+    (?:
+      (?P<newline>\r\n|\n|\r)
+    | (?P<comment>\#[^\r\n]*)
+    | (?P<string>(?!\"{3}|'{3})(?:"(?:\\.|[^"\\\r\n])*"|'(?:\\.|[^'\\\r\n])*'))
+    | (?P<quote>\"{3}|'{3}|["'])
+    | (?P<open>[(\[{])
+    | (?P<close>[)\]}])
+    | (?P<join>\\(?:\r\n|\n|\r))
+    | (?P<other>\\)
+    )""",
+    re.VERBOSE,
+)
+_STRING_ENDS = {
+    quote: re.compile(rf"(?:\\(?:\r\n|.)|[^\\\r\n{quote}])*{quote}?", re.DOTALL)
+    for quote in ('"', "'")
+} | {
+    quote: re.compile(rf"(?:\\.|[^\\])*?(?:{quote}|\Z)", re.DOTALL) for quote in ('"""', "'''")
+}
+# No expression goes on with these on a line of its own, so a bracket that is open
+# before them was never closed.
+_STATEMENT = re.compile(
+    r"[ \t]*(?:(?:async\s+def|assert|break|class|continue|def|del|except|finally|from\s+\S+"
+    r"\s+import|global|import|nonlocal|pass|raise|return|try|while|with)\b|@)"
+)
+_TAB_WIDTH = 8
+
+
+class LineKind(Enum):
+    """What a line is by its first character that is no space."""
+
+    BLANK = "blank"
+    COMMENT = "comment"
+    CODE = "code"
+    INSIDE = "inside"
+    """It begins inside a string, a bracket or after a backslash."""
+
+
+class Place(Enum):
+    """What the end of a text stands in."""
+
+    CODE = "code"
+    COMMENT = "comment"
+    STRING = "string"
+
+
+class Line(NamedTuple):
+    """One line; offsets are code points, ``end`` is before the line's end mark."""
+
+    start: int
+    end: int
+    indent: str
+    kind: LineKind
+    content: str
+    """The line without indentation, trailing comment and trailing spaces."""
+
+
+class Scan(NamedTuple):
+    """The lines of a text and the place where it ends."""
+
+    lines: list[Line]
+    place: Place
+    n_open_brackets: int
+
+
+def read_lines(text: str) -> list[Line]:
+    """Return all lines, the last one too where it is empty."""
+    return scan(text).lines
+
+
+def width_of(indent: str) -> int:
+    """Return the columns of an indentation, tabs going to multiples of eight."""
+    return len(indent.replace("\f", "").expandtabs(_TAB_WIDTH))
+
+
+def scan(text: str) -> Scan:
+    """Scan a Python text from its beginning; any text has a scan."""
+    lines: list[Line] = []
+    place = Place.CODE
+    n_open = position = line_start = 0
+    starts_inside = False
+    while match := _SPECIAL.match(text, position):
+        kind = str(match.lastgroup)
+        start, position = match.span(kind)
+        if kind == "newline" or kind == "join":
+            lines.append(_line(text, line_start, start, start, starts_inside))
+            line_start = position
+            if n_open and _STATEMENT.match(text, position):
+                n_open = 0
+            starts_inside = kind == "join" or n_open > 0
+        elif kind == "open":
+            n_open += 1
+        elif kind == "close":
+            n_open = max(0, n_open - 1)
+        elif kind == "comment":
+            if position == len(text):
+                lines.append(_line(text, line_start, position, start, starts_inside))
+                return Scan(lines, Place.COMMENT, n_open)
+            end = LINE_END.match(text, position)
+            lines.append(_line(text, line_start, position, start, starts_inside))
+            line_start = position = end.end() if end else position
+            if n_open and _STATEMENT.match(text, position):
+                n_open = 0
+            starts_inside = n_open > 0
+        elif kind == "quote":
+            quote = match[kind]
+            end = _STRING_ENDS[quote].match(text, position)
+            string_start, position = position, end.end() if end else len(text)
+            if position == len(text) and not text.endswith(quote, string_start):
+                place = Place.STRING
+            for newline in LINE_END.finditer(text, string_start, position):
+                newline_at = newline.start()
+                lines.append(_line(text, line_start, newline_at, newline_at, starts_inside))
+                line_start, starts_inside = newline.end(), True
+    lines.append(_line(text, line_start, len(text), len(text), starts_inside))
+    return Scan(lines, place, n_open)
+
+
+def _line(text: str, start: int, end: int, code_end: int, starts_inside: bool) -> Line:
+    content = text[start:code_end].strip(" \t\f")
+    indent = text[start:end]
+    indent = indent[: len(indent) - len(indent.lstrip(" \t\f"))]
+    if starts_inside:
+        kind = LineKind.INSIDE
+    elif content:
+        kind = LineKind.CODE
+    else:
+        kind = LineKind.COMMENT if code_end < end else LineKind.BLANK
+    return Line(start, end, indent, kind, content)

@@ -1,0 +1,402 @@
+"""The language server: LSP on one side, snapshots on the other; the only pygls import.
+
+The event loop never waits for the model or for a check. A request takes a frozen
+snapshot before it waits for anything, and answers an empty list if the document has
+moved on when it is done.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from lsprotocol import types
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol, lsp_method
+from pygls.uris import to_fs_path
+
+from lsp_server.completion import Candidate, Completion, Model, Snapshot, complete
+from lsp_server.documents import Document, Edit
+from lsp_server.environment import package_paths
+from lsp_server.errors import DocumentError, ServingError
+from lsp_server.positions import Encoding, Position, line_of, n_code_units, offset_at
+from lsp_server.scheduler import Scheduler
+from lsp_server.settings import Settings, read_settings
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+
+_SECTION = "codegen"
+_STATUS = "codegen/status"
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+ModelLoader = Callable[[Settings, Progress], Model]
+
+
+class Checker(Protocol):
+    """What the server needs of ``lsp_server.check_worker.CheckWorker``."""
+
+    def submit(self, request: CheckRequest) -> Any:
+        """Return a concurrent future of a Verdict."""
+
+    def warm_up(self) -> None:
+        """Get ready for the first request."""
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the notification ``codegen/status`` carries."""
+
+    state: str
+    message: str
+    model: str
+
+
+class CompletionProtocol(LanguageServerProtocol):
+    """pygls' protocol with our own documents; see ``lsp_server.documents`` for why."""
+
+    _server: "CompletionServer"
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
+        """Keep a document that was opened."""
+        item = params.text_document
+        self._server.documents[item.uri] = Document(
+            item.uri, item.language_id, item.version, item.text
+        )
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
+        """Apply the client's edits."""
+        server, uri = self._server, params.text_document.uri
+        document = server.documents.get(uri)
+        if document is not None:
+            server.documents[uri] = document.edited(
+                params.text_document.version,
+                map(_edit, params.content_changes),
+                server.encoding,
+            )
+            # What is being written for the older text would be thrown away.
+            server.scheduler.stop(uri)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
+        """Forget a document that was closed."""
+        self._server.documents.pop(params.text_document.uri, None)
+        self._server.scheduler.stop(params.text_document.uri)
+
+
+class CompletionServer(LanguageServer):
+    """The server's state: documents, settings, one model, one thread that runs it."""
+
+    def __init__(self, load_model: ModelLoader, checker: Checker, settings: Settings) -> None:
+        """Start nothing; the model is loaded once a client is there."""
+        super().__init__("codegen-lsp", version("codegen-lsp"), protocol_cls=CompletionProtocol)
+        self.documents: dict[str, Document] = {}
+        self.scheduler = Scheduler()
+        self.checker = checker
+        self.settings = settings
+        self.model: Model | None = None
+        self.settings_problems: list[str] = []
+        self._defaults = settings
+        self._load_model = load_model
+        self._loading = 0
+        self._told_of_failure = False
+
+    @property
+    def encoding(self) -> Encoding:
+        """The unit in which the client counts characters."""
+        name = self.workspace.position_encoding
+        return {"utf-8": "utf-8", "utf-32": "utf-32"}.get(
+            str(getattr(name, "value", name)), "utf-16"
+        )  # type: ignore[return-value]
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Log an error by its kind alone: its text may hold the user's."""
+        log.error("%s while handling a message", type(error).__name__)
+
+    def show(self, kind: types.MessageType, message: str) -> None:
+        """Show one line to the person at the editor."""
+        self.window_show_message(types.ShowMessageParams(kind, f"codegen-lsp: {message}"))
+
+    def set_status(self, state: str, message: str) -> None:
+        """Send ``codegen/status``."""
+        name = self.model.name if self.model else self.settings.model or ""
+        self.protocol.notify(_STATUS, Status(state, message, name))
+
+    def take_settings(self, values: object) -> bool:
+        """Take settings from the client; returns whether another model is wanted."""
+        before = self.settings
+        self.settings, problems = read_settings(values, self._defaults)
+        self.settings_problems += problems
+        after = self.settings
+        return (before.model, before.device) != (after.model, after.device)
+
+    def tell_settings_problems(self) -> None:
+        """Show what was wrong with the settings, once."""
+        if self.settings_problems:
+            self.show(types.MessageType.Warning, "; ".join(self.settings_problems))
+            self.settings_problems = []
+
+    async def load_model(self) -> None:
+        """Load the model that the settings name; a newer call takes over."""
+        self._loading += 1
+        this_load, settings = self._loading, self.settings
+        self.model = None
+        self.set_status("loading", "loading the model")
+        token = f"codegen-lsp/load/{this_load}"
+        report = await self._begin_progress(token)
+        try:
+            model = await asyncio.to_thread(self._load_model, settings, report)
+        # Whatever is wrong with a model, the server stays up for a better one.
+        except Exception as error:  # noqa: BLE001
+            expected = isinstance(error, ServingError)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            log.error("no model: %s", reason)
+            if this_load == self._loading:
+                self.set_status("failed", reason)
+                self.show(types.MessageType.Error, f"no model is loaded: {reason}")
+        else:
+            if this_load == self._loading:
+                self.model = model
+                log.info("model %s is ready", model.name)
+                self.set_status("ready", "")
+        self.work_done_progress.end(token, types.WorkDoneProgressEnd())
+
+    async def _begin_progress(self, token: str) -> Progress:
+        window = self.client_capabilities.window
+        if not (window and window.work_done_progress):
+            return lambda _done, _total: None
+        await self.work_done_progress.create_async(token)
+        self.work_done_progress.begin(
+            token, types.WorkDoneProgressBegin("Loading the model", percentage=0)
+        )
+        loop = asyncio.get_running_loop()
+        shown = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown
+            percentage = 100 * done // max(1, total)
+            if percentage > shown:
+                shown = percentage
+                value = types.WorkDoneProgressReport(percentage=percentage)
+                loop.call_soon_threadsafe(self.work_done_progress.report, token, value)
+
+        return report
+
+    async def complete(
+        self, params: types.InlineCompletionParams
+    ) -> list[types.InlineCompletionItem]:
+        """Answer one request for an inline completion."""
+        document = self.documents.get(params.text_document.uri)
+        model = self.model
+        if document is None or model is None:
+            return []
+        position = Position(params.position.line, params.position.character)
+        try:
+            offset = offset_at(document.text, position, self.encoding)
+        except DocumentError as error:
+            log.info("no completion: %s", error)
+            return []
+        snapshot = Snapshot(
+            document.text, offset, document.language_id, document.version, document.uri
+        )
+        is_invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        completion = await self._run_model(model, snapshot, is_invoked)
+        if not self._is_current(snapshot):
+            return []
+        checked = await self._checked(completion, snapshot)
+        if not self._is_current(snapshot):
+            return []
+        _log_answer(completion, checked, is_invoked)
+        hides_flagged = not is_invoked and self.settings.flagged == "hide"
+        ranked = sorted(checked, key=lambda pair: _is_flagged(pair[1]))
+        return [
+            self._item(candidate, snapshot, position.line)
+            for candidate, verdict in ranked
+            if not (hides_flagged and _is_flagged(verdict))
+        ]
+
+    async def _run_model(
+        self, model: Model, snapshot: Snapshot, is_invoked: bool
+    ) -> Completion:
+        stop = threading.Event()
+        task = partial(
+            complete,
+            model,
+            snapshot,
+            max_new_tokens=self.settings.max_new_tokens,
+            n_candidates=self.settings.candidates if is_invoked else 1,
+            stop=stop,
+        )
+        future = self.scheduler.submit(snapshot.uri, stop, task)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+        # An engine that fails must cost one answer and not the server.
+        except Exception as error:  # noqa: BLE001
+            log.error("the model failed: %s", type(error).__name__)
+            if not self._told_of_failure:
+                self._told_of_failure = True
+                self.show(
+                    types.MessageType.Error,
+                    f"the model failed ({type(error).__name__}); see the log",
+                )
+            return Completion(silence="the model failed")
+
+    async def _checked(
+        self, completion: Completion, snapshot: Snapshot
+    ) -> list[tuple[Candidate, Verdict]]:
+        deadline_s = self.settings.check_deadline_ms / 1e3
+        if not deadline_s or snapshot.language_id != "python":
+            return [(candidate, UNCHECKED) for candidate in completion.candidates]
+        path = to_fs_path(snapshot.uri)
+        project = self._project(path)
+        futures = [
+            asyncio.wrap_future(
+                self.checker.submit(
+                    CheckRequest(
+                        snapshot.text,
+                        snapshot.offset,
+                        candidate.insert_text,
+                        path=path,
+                        project=str(project) if project else None,
+                        package_paths=package_paths(project) if project else (),
+                    )
+                )
+            )
+            for candidate in completion.candidates
+        ]
+        if futures:
+            await asyncio.wait(futures, timeout=deadline_s)
+        verdicts = [f.result() if f.done() else UNCHECKED for f in futures]
+        for future in futures:
+            future.cancel()
+        return list(zip(completion.candidates, verdicts, strict=True))
+
+    def _project(self, path: str | None) -> Path | None:
+        if path is None:
+            return None
+        for folder in self.workspace.folders.values():
+            root = to_fs_path(folder.uri)
+            if root and Path(path).is_relative_to(root):
+                return Path(root)
+        return Path(path).parent
+
+    def _is_current(self, snapshot: Snapshot) -> bool:
+        document = self.documents.get(snapshot.uri)
+        return document is not None and document.version == snapshot.version
+
+    def _item(
+        self, candidate: Candidate, snapshot: Snapshot, line: int
+    ) -> types.InlineCompletionItem:
+        start, _ = line_of(snapshot.text, snapshot.offset)
+        before = snapshot.text[start : snapshot.offset]
+        cursor = types.Position(line, n_code_units(before, self.encoding))
+        return types.InlineCompletionItem(
+            insert_text=candidate.insert_text, range=types.Range(cursor, cursor)
+        )
+
+
+def create_server(
+    load_model: ModelLoader, checker: Checker, settings: Settings | None = None
+) -> CompletionServer:
+    """Return a server that is ready to be started on stdio or TCP.
+
+    ``load_model`` is called in a thread with the settings and a function to report
+    progress to; it may raise ServingError. ``settings`` are the defaults for what the
+    client does not say.
+    """
+    server = CompletionServer(load_model, checker, settings or Settings())
+
+    @server.feature(types.INITIALIZE)
+    def initialize(params: types.InitializeParams) -> None:
+        server.take_settings(params.initialization_options)
+
+    @server.feature(types.INITIALIZED)
+    async def initialized(_params: types.InitializedParams) -> None:
+        server.checker.warm_up()
+        await _pull_settings(server)
+        server.tell_settings_problems()
+        await server.load_model()
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+    async def did_change_configuration(
+        params: types.DidChangeConfigurationParams,
+    ) -> None:
+        pushed = params.settings
+        if isinstance(pushed, dict) and _SECTION in pushed:
+            needs_model = server.take_settings(pushed[_SECTION])
+        else:
+            needs_model = await _pull_settings(server)
+        server.tell_settings_problems()
+        if needs_model:
+            await server.load_model()
+
+    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
+    async def inline_completion(
+        params: types.InlineCompletionParams,
+    ) -> types.InlineCompletionList:
+        return types.InlineCompletionList(await server.complete(params))
+
+    @server.feature(types.SHUTDOWN)
+    def shutdown(_params: None) -> None:
+        server.scheduler.close()
+        server.checker.close()
+
+    return server
+
+
+async def _pull_settings(server: CompletionServer) -> bool:
+    """Ask the client for its settings, if it can tell; returns as take_settings."""
+    workspace = server.client_capabilities.workspace
+    if not (workspace and workspace.configuration):
+        return False
+    item = types.ConfigurationItem(section=_SECTION)
+    values = await server.workspace_configuration_async(types.ConfigurationParams([item]))
+    return bool(values and values[0]) and server.take_settings(values[0])
+
+
+def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
+    if isinstance(change, types.TextDocumentContentChangeWholeDocument):
+        return Edit(change.text)
+    start, end = change.range.start, change.range.end
+    return Edit(
+        change.text,
+        Position(start.line, start.character),
+        Position(end.line, end.character),
+    )
+
+
+def _is_flagged(verdict: Verdict) -> bool:
+    return verdict.verdict is VerdictKind.FLAGGED
+
+
+def _log_answer(
+    completion: Completion,
+    checked: list[tuple[Candidate, Verdict]],
+    is_invoked: bool,
+) -> None:
+    log.info(
+        "%s rule=%s candidates=%s prompt=%d reused=%d generated=%d first_ms=%.0f "
+        "total_ms=%.0f%s",
+        "invoked" if is_invoked else "automatic",
+        completion.rule.value if completion.rule else "none",
+        ",".join(verdict.verdict.value for _, verdict in checked) or "none",
+        completion.prompt_tokens,
+        completion.reused_tokens,
+        completion.generated_tokens,
+        completion.first_token_ms,
+        completion.total_ms,
+        f" silence={completion.silence!r}" if completion.silence else "",
+    )

@@ -1,0 +1,75 @@
+"""Text to token ids and back, exactly; the only module with tokenizers."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+
+from lsp_server.errors import ModelLoadError
+from lsp_server.vocabulary import Encoded, Vocabulary
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer of an exported folder."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._bytes = _token_bytes(tokenizer)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Load a ``tokenizer.json``.
+
+        Raises:
+            ModelLoadError: the file holds no byte-level tokenizer.
+        """
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as error:  # The library raises bare exceptions.
+            raise ModelLoadError(f"{path} is no byte-level tokenizer: {error}") from error
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of every token that stands for text."""
+        special = {
+            token_id
+            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        return Vocabulary({i: text for i, text in self._bytes.items() if i not in special})
+
+    def encode(self, text: str) -> Encoded:
+        """Return the tokens of a text; lone surrogates, which no model has, are U+FFFD."""
+        encoding = self._tokenizer.encode(_SURROGATE.sub("\ufffd", text))
+        return Encoded(encoding.ids, encoding.offsets, encoding.word_ids)
+
+    def decode_bytes(self, token_ids: list[int]) -> bytes:
+        """Return the UTF-8 bytes of the tokens; the last character may be cut short."""
+        return b"".join(self._bytes.get(token_id, b"") for token_id in token_ids)
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of the tokens; what is no UTF-8 becomes U+FFFD."""
+        return self.decode_bytes(token_ids).decode("utf-8", "replace")
+
+
+def _token_bytes(tokenizer: tokenizers.Tokenizer) -> dict[int, bytes]:
+    added = tokenizer.get_added_tokens_decoder()
+    to_byte = _byte_alphabet()
+    return {
+        token_id: token.encode()
+        if token_id in added
+        else bytes(map(to_byte.__getitem__, token))
+        for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()
+    }
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return GPT-2's printable stand-ins for the 256 bytes (openai/gpt-2, encoder.py)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(256 + i): byte for i, byte in enumerate(others)}

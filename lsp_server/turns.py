@@ -1,0 +1,206 @@
+"""The turns of a Python text: comments that state a step, and the code that follows.
+
+Pure, and read anew from each text: a buffer is the whole state of its conversation.
+The idea is CodeGen's multi-turn prompt (Nijkamp et al., 2022, section 4).
+"""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from lsp_server.positions import LINE_END
+from lsp_server.python_lines import Line, LineKind, read_lines, width_of
+
+_TOOL_MARK = re.compile(
+    r"#+\s*(?:type:|noqa\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8[:\b]|isort:"
+    r"|fmt:|yapf:|black:|noinspection\b|cython:|distutils:|-\*-|vim?:|NOLINT|sourcery\b)",
+    re.IGNORECASE,
+)
+_CODING = re.compile(r"#.*?coding[:=]\s*[-\w.]+")  # PEP 263
+_CODING_LINES = 2
+_SECTION_MARK = re.compile(
+    r"#+\s*(?:%%|region\b|endregion\b|In\s?\[[\d ]*\]:|<\w+>|///)", re.IGNORECASE
+)
+_SCRIPT_METADATA = re.compile(r"#\s*///\s*\w+\s*$")  # PEP 723
+_LICENCE = re.compile(r"copyright|licen[cs]ed?\b|SPDX-|all rights reserved", re.IGNORECASE)
+_RULER = re.compile(r"([-=#*~_+/\\|])\1{3,}")
+_MARK = re.compile(r"#+!?:? ?")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn; offsets are code points into the text it was read from."""
+
+    start: int
+    """Where the first comment line starts."""
+    prompt_end: int
+    """Where the line after the comment starts, or the text ends."""
+    end: int
+    """Where the program may at most reach."""
+    indent: str
+    prompt: str
+    """The comment without its marks, lines joined by newlines."""
+    prompt_spans: tuple[tuple[int, int], ...]
+    """Where the prompt's own words lie, line by line."""
+    has_program: bool
+
+
+class _Role(Enum):
+    """What a line, or a run of comment lines, is to the turns around it."""
+
+    PROMPT = "prompt"
+    SECTION = "section"
+    """A mark that divides the file, and so ends the turns before it."""
+    PROGRAM = "program"
+    """Code, and comments that speak to tools or hold code."""
+
+
+@dataclass
+class _Draft:
+    lines: list[Line]
+    prompt_end: int
+    end: int
+    has_program: bool = False
+
+
+def read_turns(text: str) -> tuple[Turn, ...]:
+    """Return the turns of a text in the order of their comments."""
+    lines = read_lines(text)
+    drafts: list[_Draft] = []
+    # The turns whose scope is still open; each is indented more than the one before.
+    open_drafts: list[_Draft] = []
+    for role, run in _runs(text, lines):
+        first = run[0]
+        width = width_of(first.indent)
+        while open_drafts and _closes(role, first, width, open_drafts[-1]):
+            open_drafts.pop().end = first.start
+        for draft in open_drafts:
+            draft.has_program = True
+        if role is _Role.PROMPT:
+            draft = _Draft(run, _next_start(text, run[-1]), len(text))
+            drafts.append(draft)
+            open_drafts.append(draft)
+    return tuple(_turn(text, draft) for draft in drafts)
+
+
+def turn_at(turns: tuple[Turn, ...], offset: int) -> Turn | None:
+    """Return the innermost turn whose program the offset lies in."""
+    inside = [turn for turn in turns if turn.prompt_end <= offset <= turn.end]
+    return inside[-1] if inside else None
+
+
+def _closes(role: _Role, first: Line, width: int, draft: _Draft) -> bool:
+    turn_width = width_of(draft.lines[0].indent)
+    if role is _Role.PROGRAM:
+        return first.kind is LineKind.CODE and width < turn_width
+    return width <= turn_width
+
+
+def _runs(text: str, lines: list[Line]) -> Iterator[tuple[_Role, list[Line]]]:
+    """Yield every line that is not blank, comment lines that belong together as one run."""
+    at_top = True
+    index = 0
+    while index < len(lines):
+        line = lines[index]
+        if line.kind is not LineKind.COMMENT:
+            if line.kind is not LineKind.BLANK:
+                at_top = False
+                yield _Role.PROGRAM, [line]
+            index += 1
+            continue
+        role = _line_role(text, line, index)
+        run = [line]
+        index += 1
+        is_metadata = _SCRIPT_METADATA.match(_comment(text, line)) is not None
+        while index < len(lines) and _is_adjacent(line, lines[index]):
+            joins = _line_role(text, lines[index], index) is role is _Role.PROMPT
+            if not (joins or is_metadata):
+                break
+            run.append(lines[index])
+            index += 1
+            if is_metadata and _comment(text, run[-1]).strip("# \t") == "///":
+                break
+        if role is _Role.PROMPT:
+            role = _run_role("\n".join(_words(text, line) for line in run), at_top)
+        yield role, run
+
+
+def _is_adjacent(line: Line, other: Line) -> bool:
+    return other.kind is LineKind.COMMENT and other.indent == line.indent
+
+
+def _line_role(text: str, line: Line, index: int) -> _Role:
+    comment = _comment(text, line)
+    if index == 0 and comment.startswith("#!"):
+        return _Role.PROGRAM
+    if index < _CODING_LINES and _CODING.match(comment):
+        return _Role.PROGRAM
+    if _TOOL_MARK.match(comment):
+        return _Role.PROGRAM
+    return _Role.SECTION if _SECTION_MARK.match(comment) else _Role.PROMPT
+
+
+@lru_cache(maxsize=4096)
+def _run_role(words: str, at_top: bool) -> _Role:
+    if _RULER.search(words):
+        return _Role.SECTION
+    if not any(map(str.isalnum, words)) or _is_code(words):
+        return _Role.PROGRAM
+    if at_top and _LICENCE.search(words):
+        return _Role.PROGRAM
+    return _Role.PROMPT
+
+
+def _is_code(words: str) -> bool:
+    """Tell whether a comment is code that was commented out.
+
+    Much prose parses too (``Done``, ``Note: this``), so a statement has to do something.
+    """
+    source = textwrap.dedent(words)
+    if source.rstrip().endswith(":"):
+        source += "\n  pass" if "\n" not in source.rstrip() else ""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(map(_does_something, statements))
+
+
+def _does_something(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Call | ast.Await | ast.Yield)
+    return not isinstance(statement, ast.AnnAssign) or statement.value is not None
+
+
+def _turn(text: str, draft: _Draft) -> Turn:
+    spans = []
+    for line in draft.lines:
+        words = _words(text, line)
+        end = line.start + len(text[line.start : line.end].rstrip())
+        spans.append((end - len(words.rstrip()), end))
+    return Turn(
+        start=draft.lines[0].start,
+        prompt_end=draft.prompt_end,
+        end=draft.end,
+        indent=draft.lines[0].indent,
+        prompt="\n".join(text[start:end] for start, end in spans),
+        prompt_spans=tuple(spans),
+        has_program=draft.has_program,
+    )
+
+
+def _comment(text: str, line: Line) -> str:
+    return text[line.start + len(line.indent) : line.end]
+
+
+def _words(text: str, line: Line) -> str:
+    return _MARK.sub("", _comment(text, line), count=1)
+
+
+def _next_start(text: str, line: Line) -> int:
+    end = LINE_END.match(text, line.end)
+    return end.end() if end else line.end

@@ -1,0 +1,57 @@
+"""What a tokenizer's tokens are, as bytes and in a text; pure, knows no library."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lsp_server.sampling import BoolArray
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids with, for each, its span of code points and its pre-token's number.
+
+    Merges never cross pre-tokens, so where one starts is a safe boundary.
+    """
+
+    token_ids: list[int]
+    spans: list[tuple[int, int]]
+    pre_tokens: list[int]
+
+
+class Vocabulary:
+    """The tokens' bytes, sorted, so that a prefix is a range."""
+
+    def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
+        """Take bytes by token id; empty ones and absent ids are never allowed."""
+        pairs = sorted((text, i) for i, text in token_bytes.items() if text)
+        self._texts = [text for text, _ in pairs]
+        self._ids = np.array([i for _, i in pairs], np.int64)
+
+    def allowed(self, required: bytes, not_after: bytes, size: int) -> BoolArray:
+        """Return a mask (size,) of the tokens that agree with ``required``.
+
+        They are a part of it, or it and more, where what comes after it does not begin
+        with a byte of ``not_after``. With nothing required only the latter counts.
+        """
+        mask = np.zeros(size, np.bool_)
+        for length in range(1, len(required)):
+            mask[self._exactly(required[:length])] = True
+        mask[self._starting_with(required)] = True
+        for byte in not_after:
+            mask[self._starting_with(required + bytes([byte]))] = False
+        return mask
+
+    def _exactly(self, text: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        start = bisect_left(self._texts, text)
+        return self._ids[start : bisect_left(self._texts, text + b"\0", lo=start)]
+
+    def _starting_with(self, prefix: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        start = bisect_left(self._texts, prefix)
+        past = prefix.rstrip(b"\xff")
+        if not past:
+            return self._ids[start:]
+        past = past[:-1] + bytes([past[-1] + 1])
+        return self._ids[start : bisect_left(self._texts, past, lo=start)]
