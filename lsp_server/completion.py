@@ -248,7 +248,7 @@ def _lies_in(span: tuple[int, int], turn: Turn, start: int) -> bool:
 
 
 def _window(snapshot: Snapshot) -> tuple[str, int]:
-    """Return the text around the cursor, its line ends as ``\\n``, and the cursor in it."""
+    """Return the text around the cursor, with Unix line ends, and the cursor in it."""
     start = max(0, snapshot.offset - _BEFORE_WINDOW)
     if start > 0:
         newline = snapshot.text.find("\n", start, snapshot.offset)

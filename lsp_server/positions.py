@@ -1,7 +1,7 @@
 """Between LSP positions and code-point offsets; pure, knows no document.
 
-LSP splits lines at ``\\n``, ``\\r\\n`` and ``\\r`` only (LSP 3.18, "Text Documents"),
-unlike ``str.splitlines``. Characters are code units of the negotiated encoding.
+LSP splits lines at LF, CR LF and CR only (LSP 3.18, "Text Documents"), unlike
+``str.splitlines``. Characters are code units of the negotiated encoding.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Writes the programs of a file's turns, each on top of those before it; pure but for the model.
+"""Writes the programs of a file's turns, each on top of those before it.
 
 This is CodeGen's multi-turn synthesis with the file as its history.
 """

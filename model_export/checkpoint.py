@@ -102,7 +102,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: _stored_tensor(path, name, file) for name in file.keys()}
+            return {name: _stored_tensor(path, name, file) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise DamagedCheckpointError(
             f"{path} is damaged or cut short ({error}); fetch it again"

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -216,17 +216,15 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Remove what exports of the same folder left that were killed."""
     for entry in parent.iterdir():
         pid = entry.name.removeprefix(prefix).partition("-")[0]
-        if entry.name.startswith(prefix) and pid.isdecimal():
-            if not psutil.pid_exists(int(pid)):
-                shutil.rmtree(entry, ignore_errors=True)
+        is_ours = entry.name.startswith(prefix) and pid.isdecimal()
+        if is_ours and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _swap(partial: Path, output: Path) -> None:
     old = partial.with_name(f"{partial.name}-old")
-    try:
+    with suppress(FileNotFoundError):
         output.rename(old)
-    except FileNotFoundError:
-        pass
     try:
         partial.rename(output)
     finally:

@@ -95,7 +95,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = cattrs.structure(data, Manifest)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  cattrs raises groups of any kind.
         raise ManifestError(
             f"{path} is not a manifest of this version ({type(error).__name__}); "
             "export the checkpoint again"

@@ -29,7 +29,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if path.is_file():
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # The library raises bare exceptions.
+        except Exception as error:  # noqa: BLE001  The library's are bare.
             raise TokenizerError(f"{path} is no tokenizer: {error}") from None
     else:
         tokenizer = _build(folder)
@@ -58,7 +58,7 @@ def _build(folder: Path) -> Tokenizer:
     try:
         _, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as error:  # The library raises bare exceptions.
+    except Exception as error:  # noqa: BLE001  The library's are bare.
         raise TokenizerError(f"{folder / 'merges.txt'}: {error}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -95,7 +95,7 @@ def read_bin(path: Path) -> dict[str, StoredTensor]:
             f"{path} is cut short, or not a file of torch >= 1.6; fetch it again"
         ) from None
     # A hostile pickle can make the unpickler raise anything at all.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         raise DamagedCheckpointError(
             f"{path} holds no readable state dict ({type(error).__name__})"
         ) from None
