@@ -6,7 +6,6 @@ Only here and in the LSP layer do errors become messages for a person.
 import argparse
 import difflib
 import json
-import logging
 import os
 import sys
 import time
@@ -57,8 +56,9 @@ _DEMO = """\
 def serve(options: argparse.Namespace) -> int:
     """Run the language server until its client leaves."""
     from lsp_server.server import create_server
+    from lsp_server.server_log import log_to_stderr
 
-    _log_to_stderr()
+    log_to_stderr()
     checker = CheckWorker()
     defaults = Settings(model=options.model, device=options.device)
 
@@ -325,23 +325,3 @@ def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _WithoutText(logging.Filter):
-    """Strips what other libraries log down to its kind: messages hold users' files."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(("lsp_server", "model_export")):
-            error = record.exc_info[0] if record.exc_info else None
-            kind = f" ({error.__name__})" if error else ""
-            record.msg = f"{record.levelname.lower()} at line {record.lineno}{kind}"
-            record.args, record.exc_info, record.exc_text = (), None, None
-        return True
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    handler.addFilter(_WithoutText())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("lsp_server").setLevel(logging.INFO)

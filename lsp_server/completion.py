@@ -21,6 +21,7 @@ from lsp_server.python_lines import Place, scan
 from lsp_server.sampling import BoolArray
 from lsp_server.truncation import (
     cut_line,
+    cut_overlap,
     cut_repetition,
     cut_statement,
     cut_turn,
@@ -31,7 +32,11 @@ from lsp_server.vocabulary import Vocabulary
 
 _BEFORE_WINDOW = 1 << 18
 _AFTER_WINDOW = 1 << 16
-"""Characters around the cursor that are looked at, so that work has a bound."""
+_WINDOW_STEP = 1 << 16
+"""Characters around the cursor that are looked at, so that work has a bound; the window
+moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
+_LONGEST_LINE = 1000
+"""Characters; in a longer line only the rest of it is completed."""
 _MAX_LINE_TOKENS = 96
 _SAMPLED_TEMPERATURE = 0.6
 _SAMPLED_TOP_P = 0.95
@@ -172,18 +177,18 @@ def complete(
     plan = _plan(snapshot)
     if isinstance(plan, str):
         return Completion(silence=plan)
-    limit = max_new_tokens
-    if plan.rule is Rule.LINE:
-        limit = min(limit, _MAX_LINE_TOKENS)
-    limit = max(1, min(limit, model.engine.context_length // 2))
+    limit = max(1, min(max_new_tokens, model.engine.context_length // 2))
     prompt = build_prompt(
         model.tokenizer,
         plan.before,
         plan.turn_starts,
+        # The same for each rule, so that prompts go on sharing their beginning.
         n_tokens=model.engine.context_length - limit,
         heal=plan.heal,
         eos_token_id=model.engine.eos_token_id,
     )
+    if plan.rule is Rule.LINE:
+        limit = min(limit, _MAX_LINE_TOKENS)
     first_token_ms = 0.0
     reused_tokens = generated_tokens = 0
     candidates: dict[str, Candidate] = {}
@@ -196,10 +201,9 @@ def complete(
             generated_tokens += 1
         if stop is not None and stop.is_set():
             return Completion(rule=plan.rule, silence="a newer request took its place")
-        insert_text = _fitted(plan, draft.text or "")
+        insert_text = _with_newlines_of(snapshot.text, _fitted(plan, draft.text or ""))
         if insert_text and insert_text not in candidates:
             free = draft.free_log_probabilities or [0.0]
-            insert_text = _with_newlines_of(snapshot.text, insert_text)
             candidates[insert_text] = Candidate(insert_text, sum(free) / len(free))
     return Completion(
         candidates=tuple(candidates.values()),
@@ -223,18 +227,20 @@ def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
     turn = turn_at(read_turns(text), offset)
     if turn is None:
         return None
-    start = prompt_start(
-        model.tokenizer, text[: turn.prompt_end], [], model.engine.context_length
-    )
+    n_tokens = model.engine.context_length
+    start = prompt_start(model.tokenizer, text[: turn.prompt_end], [], n_tokens)
     encoded = model.tokenizer.encode(text[start : turn.prompt_end])
+    # Merges across the start can make it a token more.
+    first = max(0, len(encoded.token_ids) - n_tokens)
     own = [
         index
         for index, span in enumerate(encoded.spans)
-        if index > 0 and _lies_in(span, turn, start)
+        if index > first and _lies_in(span, turn, start)
     ]
     if not own:
         return None
-    values = model.engine.log_probabilities(encoded.token_ids[: own[-1] + 1], own[0])
+    token_ids = encoded.token_ids[first : own[-1] + 1]
+    values = model.engine.log_probabilities(token_ids, own[0] - first)
     chosen = [float(values[index - own[0]]) for index in own]
     return math.exp(-sum(chosen) / len(chosen))
 
@@ -250,6 +256,7 @@ def _lies_in(span: tuple[int, int], turn: Turn, start: int) -> bool:
 def _window(snapshot: Snapshot) -> tuple[str, int]:
     """Return the text around the cursor, with Unix line ends, and the cursor in it."""
     start = max(0, snapshot.offset - _BEFORE_WINDOW)
+    start -= start % _WINDOW_STEP
     if start > 0:
         newline = snapshot.text.find("\n", start, snapshot.offset)
         start = newline + 1 if newline >= 0 else start
@@ -284,7 +291,7 @@ def _plan(snapshot: Snapshot) -> _Plan | str:
     turns = read_turns(text)
     starts = [turn.start for turn in turns if not turn.indent]
     plan = replace(plan, turn_starts=starts)
-    if line_after.strip() or here.n_open_brackets:
+    if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
         return plan
     turn = turn_at(turns, offset)
     if turn and not turn.has_program and not line_before.strip():
@@ -340,7 +347,7 @@ def _generate(
     for token_id, log_probability in tokens:
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
-        written = data.decode("utf-8", "ignore")
+        written = _unix(data.decode("utf-8", "ignore"))
         if len(data) > len(required):
             draft.free_log_probabilities.append(log_probability)
             end = _cut(plan, written, n_typed)
@@ -351,7 +358,8 @@ def _generate(
         yield
     if len(draft.token_ids) < limit:
         # The model ended the text, and so whatever it was writing.
-        draft.text = _cut(plan, written + "\n", n_typed) or written[n_typed:]
+        end = _cut(plan, written + "\n", n_typed)
+        draft.text = written[n_typed:] if end is None else end
     elif plan.rule is not Rule.LINE:
         draft.text = whole_statements(written[n_typed:])
 
@@ -360,7 +368,7 @@ def _cut(plan: _Plan, written: str, n_typed: int) -> str | None:
     """Return what is to be inserted of the text that was written, once it is whole."""
     repetition = cut_repetition(written)
     if repetition is not None:
-        return repetition[n_typed:]
+        return whole_statements(repetition[n_typed:] + "\n")
     match plan.rule:
         case Rule.TURN:
             program = cut_turn(written, plan.indent)
@@ -373,30 +381,16 @@ def _cut(plan: _Plan, written: str, n_typed: int) -> str | None:
 
 def _fitted(plan: _Plan, generated: str) -> str:
     """Return the text without what the buffer holds already after the cursor."""
-    if plan.rule is Rule.LINE and plan.line_after.strip():
-        return _without_overlap(generated, plan.line_after.strip())
-    text = generated.rstrip()
     follows = plan.text_after.lstrip()
+    if plan.rule is Rule.LINE:
+        after = plan.line_after.strip()
+        if not after and follows[:1] in ")]}":
+            after = follows[:1]
+        generated = cut_overlap(generated, after)
+        if plan.line_after.strip():
+            return generated
+    text = generated.rstrip()
     return "" if follows.startswith(text.strip()) else text
-
-
-def _without_overlap(generated: str, after: str) -> str:
-    """Cut a line before the brackets and the text that stand after the cursor already."""
-    closing = {")": "(", "]": "[", "}": "{"}
-    if after[0] in closing:
-        depth = 0
-        for index, character in enumerate(generated):
-            if character in closing.values():
-                depth += 1
-            elif character in closing:
-                if depth == 0:
-                    generated = generated[:index]
-                    break
-                depth -= 1
-    for length in range(min(len(generated), len(after)), 0, -1):
-        if generated.endswith(after[:length]):
-            return generated[:-length]
-    return generated
 
 
 def _unix(text: str) -> str:

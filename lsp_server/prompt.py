@@ -11,9 +11,12 @@ from typing import Protocol
 
 from lsp_server.vocabulary import Encoded
 
-_STEP_CHARACTERS = 2048
+_STEPS = (2048, 512, 128)
+"""Characters between two places where a prompt may start, the best first."""
 _CHARACTERS_PER_TOKEN = 8
 """More text than this for each token of the budget is never encoded."""
+_LONGEST_HEALED = 16
+"""Tokens of a word that are written again at most; a longer one stands as it is."""
 
 
 class TextTokenizer(Protocol):
@@ -56,8 +59,8 @@ def build_prompt(
     token_ids = encoded.token_ids[-n_tokens:]
     n_healed = 0
     if heal and token_ids:
-        last = encoded.pre_tokens[-1]
-        n_healed = encoded.pre_tokens.count(last)
+        n_last = encoded.pre_tokens.count(encoded.pre_tokens[-1])
+        n_healed = n_last if n_last <= min(_LONGEST_HEALED, len(token_ids)) else 0
     kept = token_ids[: len(token_ids) - n_healed]
     required = tokenizer.decode_bytes(token_ids[len(kept) :])
     return Prompt(kept or [eos_token_id], required)
@@ -70,33 +73,35 @@ def prompt_start(
 
     It is the beginning of a turn or line after a multiple of a fixed number of
     characters, so it moves only after that many were typed, and whole turns leave first.
+    Where a step would leave little of the budget in use, smaller ones are tried.
     """
-    earliest = max(0, len(text) - n_tokens * _CHARACTERS_PER_TOKEN)
-    first_step = -(-earliest // _STEP_CHARACTERS)
-    if first_step == 0 and len(text) <= n_tokens:
+    # No token is shorter than a byte.
+    if len(text) <= n_tokens and len(text.encode("utf-8", "surrogatepass")) <= n_tokens:
         return 0
-    base = _snapped(text, turn_starts, first_step * _STEP_CHARACTERS)
+    base = max(0, len(text) - n_tokens * _CHARACTERS_PER_TOKEN)
+    base -= base % _STEPS[0]
     spans = tokenizer.encode(text[base:]).spans
-    start = base
-    step = first_step
-    while _n_tokens_after(spans, start - base) > n_tokens:
-        step += 1
-        start = _snapped(text, turn_starts, step * _STEP_CHARACTERS)
-        if step * _STEP_CHARACTERS >= len(text):
-            return base + spans[-n_tokens][0]
-    return start
+    for step in _STEPS:
+        for position in range(base, len(text), step):
+            start = _snapped(text, turn_starts, position, step)
+            n_kept = _n_tokens_after(spans, start - base)
+            if n_kept <= n_tokens:
+                break
+        if n_kept <= n_tokens and (start == 0 or n_kept >= n_tokens // 4):
+            return start
+    return base + spans[max(0, len(spans) - n_tokens)][0]
 
 
-def _snapped(text: str, turn_starts: Sequence[int], position: int) -> int:
+def _snapped(text: str, turn_starts: Sequence[int], position: int, step: int) -> int:
     """Return the first turn, else line, that starts soon after ``position``, else it."""
     if position == 0:
         return 0
-    limit = min(position + _STEP_CHARACTERS, len(text))
+    limit = min(position + step, len(text))
     index = bisect_left(turn_starts, position)
     if index < len(turn_starts) and turn_starts[index] < limit:
         return turn_starts[index]
     newline = text.find("\n", position - 1, limit)
-    return min(position, len(text)) if newline < 0 else newline + 1
+    return position if newline < 0 else newline + 1
 
 
 def _n_tokens_after(spans: list[tuple[int, int]], offset: int) -> int:

@@ -17,7 +17,7 @@ _SPECIAL = re.compile(
     (?:
       (?P<newline>\r\n|\n|\r)
     | (?P<comment>\#[^\r\n]*)
-    | (?P<string>(?!\"{3}|'{3})(?:"(?:\\.|[^"\\\r\n])*"|'(?:\\.|[^'\\\r\n])*'))
+    | (?P<string>(?!\"{3}|'{3})(?:"(?:\\[^\r\n]|[^"\\\r\n])*"|'(?:\\[^\r\n]|[^'\\\r\n])*'))
     | (?P<quote>\"{3}|'{3}|["'])
     | (?P<open>[(\[{])
     | (?P<close>[)\]}])
@@ -27,16 +27,19 @@ _SPECIAL = re.compile(
     re.VERBOSE,
 )
 _STRING_ENDS = {
-    quote: re.compile(rf"(?:\\(?:\r\n|.)|[^\\\r\n{quote}])*{quote}?", re.DOTALL)
+    quote: re.compile(rf"(?:\\(?:\r\n|.|\Z)|[^\\\r\n{quote}])*(?P<close>{quote})?", re.DOTALL)
     for quote in ('"', "'")
 } | {
-    quote: re.compile(rf"(?:\\.|[^\\])*?(?:{quote}|\Z)", re.DOTALL) for quote in ('"""', "'''")
+    quote: re.compile(rf"(?:\\.|[^\\])*?(?:(?P<close>{quote})|\\?\Z)", re.DOTALL)
+    for quote in ('"""', "'''")
 }
 # No expression goes on with these on a line of its own, so a bracket that is open
-# before them was never closed.
+# before them was never closed. What comes after a word must be there already, because
+# ``return`` may yet become ``return_type=``.
 _STATEMENT = re.compile(
-    r"[ \t]*(?:(?:async\s+def|assert|break|class|continue|def|del|except|finally|from\s+\S+"
-    r"\s+import|global|import|nonlocal|pass|raise|return|try|while|with)\b|@)"
+    r"[ \t]*(?:(?:async[ \t]+def|assert|break|class|continue|def|del|except|finally"
+    r"|from[ \t]+\S+[ \t]+import|global|import|nonlocal|pass|raise|return|try|while|with)"
+    r"(?=\W)|@(?=\w))"
 )
 _TAB_WIDTH = 8
 
@@ -98,7 +101,8 @@ def scan(text: str) -> Scan:
         kind = str(match.lastgroup)
         start, position = match.span(kind)
         if kind == "newline" or kind == "join":
-            lines.append(_line(text, line_start, start, start, starts_inside))
+            end_at = start + 1 if kind == "join" else start
+            lines.append(_line(text, line_start, end_at, end_at, starts_inside))
             line_start = position
             if n_open and _STATEMENT.match(text, position):
                 n_open = 0
@@ -118,10 +122,9 @@ def scan(text: str) -> Scan:
                 n_open = 0
             starts_inside = n_open > 0
         elif kind == "quote":
-            quote = match[kind]
-            end = _STRING_ENDS[quote].match(text, position)
+            end = _STRING_ENDS[match[kind]].match(text, position)
             string_start, position = position, end.end() if end else len(text)
-            if position == len(text) and not text.endswith(quote, string_start):
+            if position == len(text) and not (end and end["close"]):
                 place = Place.STRING
             for newline in LINE_END.finditer(text, string_start, position):
                 newline_at = newline.start()

@@ -8,7 +8,8 @@ moved on when it is done.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.uris import to_fs_path
@@ -31,6 +33,9 @@ from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 _SECTION = "codegen"
 _STATUS = "codegen/status"
+_CLIENT_DEADLINE_S = 5.0
+"""How long a client may take to answer a question of ours."""
+_ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,15 @@ class CompletionProtocol(LanguageServerProtocol):
     """pygls' protocol with our own documents; see ``lsp_server.documents`` for why."""
 
     _server: "CompletionServer"
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """Answer a request that cannot be read with an error; pygls would only log it."""
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                self._send_response(data["id"], None, error.to_response_error())
+            raise
 
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
@@ -114,10 +128,8 @@ class CompletionServer(LanguageServer):
     @property
     def encoding(self) -> Encoding:
         """The unit in which the client counts characters."""
-        name = self.workspace.position_encoding
-        return {"utf-8": "utf-8", "utf-32": "utf-32"}.get(
-            str(getattr(name, "value", name)), "utf-16"
-        )  # type: ignore[return-value]
+        encoding = self.workspace.position_encoding or "utf-16"
+        return _ENCODINGS[types.PositionEncodingKind(encoding).value]
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log an error by its kind alone: its text may hold the user's."""
@@ -152,10 +164,9 @@ class CompletionServer(LanguageServer):
         this_load, settings = self._loading, self.settings
         self.model = None
         self.set_status("loading", "loading the model")
-        token = f"codegen-lsp/load/{this_load}"
-        report = await self._begin_progress(token)
         try:
-            model = await asyncio.to_thread(self._load_model, settings, report)
+            async with self._progress(f"codegen-lsp/load/{this_load}") as report:
+                model = await asyncio.to_thread(self._load_model, settings, report)
         # Whatever is wrong with a model, the server stays up for a better one.
         except Exception as error:  # noqa: BLE001
             expected = isinstance(error, ServingError)
@@ -164,21 +175,20 @@ class CompletionServer(LanguageServer):
             if this_load == self._loading:
                 self.set_status("failed", reason)
                 self.show(types.MessageType.Error, f"no model is loaded: {reason}")
-        else:
-            if this_load == self._loading:
-                self.model = model
-                log.info("model %s is ready", model.name)
-                self.set_status("ready", "")
-        self.work_done_progress.end(token, types.WorkDoneProgressEnd())
+            return
+        if this_load == self._loading:
+            self.model = model
+            log.info("model %s is ready", model.name)
+            self.set_status("ready", "")
 
-    async def _begin_progress(self, token: str) -> Progress:
-        window = self.client_capabilities.window
-        if not (window and window.work_done_progress):
-            return lambda _done, _total: None
-        await self.work_done_progress.create_async(token)
-        self.work_done_progress.begin(
-            token, types.WorkDoneProgressBegin("Loading the model", percentage=0)
-        )
+    @asynccontextmanager
+    async def _progress(self, token: str) -> AsyncIterator[Progress]:
+        """Yield a function that shows progress in the editor, if it can show any."""
+        progress = self.work_done_progress
+        if not await self._can_show_progress(token):
+            yield lambda _done, _total: None
+            return
+        progress.begin(token, types.WorkDoneProgressBegin("Loading the model", percentage=0))
         loop = asyncio.get_running_loop()
         shown = 0
 
@@ -188,9 +198,25 @@ class CompletionServer(LanguageServer):
             if percentage > shown:
                 shown = percentage
                 value = types.WorkDoneProgressReport(percentage=percentage)
-                loop.call_soon_threadsafe(self.work_done_progress.report, token, value)
+                loop.call_soon_threadsafe(progress.report, token, value)
 
-        return report
+        try:
+            yield report
+        finally:
+            progress.end(token, types.WorkDoneProgressEnd())
+
+    async def _can_show_progress(self, token: str) -> bool:
+        window = self.client_capabilities.window
+        if not (window and window.work_done_progress):
+            return False
+        asked = self.work_done_progress.create_async(token)
+        try:
+            await asyncio.wait_for(asked, _CLIENT_DEADLINE_S)
+        # A client that cannot show progress is no reason not to load.
+        except Exception as error:  # noqa: BLE001
+            log.warning("the client shows no progress: %s", type(error).__name__)
+            return False
+        return True
 
     async def complete(
         self, params: types.InlineCompletionParams
@@ -363,7 +389,13 @@ async def _pull_settings(server: CompletionServer) -> bool:
     if not (workspace and workspace.configuration):
         return False
     item = types.ConfigurationItem(section=_SECTION)
-    values = await server.workspace_configuration_async(types.ConfigurationParams([item]))
+    asked = server.workspace_configuration_async(types.ConfigurationParams([item]))
+    try:
+        values = await asyncio.wait_for(asked, _CLIENT_DEADLINE_S)
+    # A client that cannot tell its settings gets the defaults.
+    except Exception as error:  # noqa: BLE001
+        log.warning("the client did not tell its settings: %s", type(error).__name__)
+        return False
     return bool(values and values[0]) and server.take_settings(values[0])
 
 

@@ -85,7 +85,14 @@ def _with_room(text: str, turn: Turn) -> tuple[str, int]:
 
 
 def _without_programs(text: str, line: int) -> str:
-    for turn in reversed(read_turns(text)):
-        if turn.has_program and position_at(text, turn.start).line >= line:
-            text = text[: turn.prompt_end] + text[turn.end :]
-    return text
+    newline = "\r\n" if "\r\n" in text else "\n"
+    kept = []
+    end = 0
+    for turn in read_turns(text):
+        # A turn inside a program that goes, goes with it.
+        is_kept = turn.start >= end
+        if is_kept and turn.has_program and position_at(text, turn.start).line >= line:
+            # The blank line keeps the next turn's comment apart from this one's.
+            kept += [text[end : turn.prompt_end], newline]
+            end = turn.end
+    return "".join(kept) + text[end:]

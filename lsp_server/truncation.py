@@ -1,13 +1,14 @@
 """Where a generated program, statement or line ends; pure functions over text.
 
-Each ``cut_*`` returns None while the end is not known, so that a generation can stop as
-soon as it is.
+``cut_turn``, ``cut_line``, ``cut_statement`` and ``cut_repetition`` return None while the
+end is not known, so that a generation can stop as soon as it is.
 """
 
 import re
 
 from lsp_server.python_lines import Line, LineKind, Place, read_lines, scan, width_of
 
+_STRING_OR_BRACKET = re.compile(r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[()\[\]{}]""")
 _CLAUSES = ("elif", "else", "except", "finally", "case")
 
 
@@ -56,7 +57,8 @@ def cut_line(generated: str) -> str | None:
 def cut_statement(before: str, generated: str) -> str | None:
     """Return the rest of the statement that begins with ``before``, part of one line.
 
-    A statement that opens a block ends with the block and the clauses that belong to it.
+    A statement that opens a block ends with the block and the clauses that belong to it,
+    and before two blank lines.
     """
     lines = read_lines(before + generated)
     codes = [i for i, line in enumerate(lines) if line.kind is LineKind.CODE]
@@ -66,25 +68,40 @@ def cut_statement(before: str, generated: str) -> str | None:
     # The first and the last line of the logical line that was read last.
     first = last = header
     opens_block = False
+    n_blank = 0
     for line in lines[codes[0] + 1 :]:
         if line.kind is LineKind.INSIDE:
-            last = line
+            last, n_blank = line, 0
             continue
         if first is header:
             opens_block = last.content.endswith(":") or header.content.startswith("@")
         if not opens_block:
             return generated[: last.end - len(before)]
         if line.kind is LineKind.BLANK:
+            n_blank += line is not lines[-1]
+            if n_blank == 2:
+                return generated[: last.end - len(before)]
             continue
         if line is lines[-1] and _may_become_clause(line):
             return None
         if not _belongs_to(header, first, line):
             return generated[: last.end - len(before)]
         first = last = line
-    double_blank = (before + generated).find("\n\n\n", header.start)
-    if double_blank >= 0:
-        return generated[: double_blank - len(before)]
+        n_blank = 0
     return None
+
+
+def cut_overlap(generated: str, after: str) -> str:
+    """Return a line without the brackets and the text that stand after it already."""
+    if _unmatched_bracket(after) is not None:
+        generated = generated[: _unmatched_bracket(generated)]
+    for length in range(min(len(generated), len(after)), 0, -1):
+        splits_word = _is_in_word(generated, len(generated) - length) or _is_in_word(
+            after, length
+        )
+        if generated.endswith(after[:length]) and not splits_word:
+            return generated[:-length]
+    return generated
 
 
 def cut_repetition(generated: str) -> str | None:
@@ -105,11 +122,16 @@ def whole_statements(generated: str) -> str:
     text = generated[: generated.rfind("\n") + 1]
     while text.strip():
         found = scan(text)
-        last = [line for line in found.lines if line.kind is LineKind.CODE][-1:]
-        is_open = found.n_open_brackets or found.place is Place.STRING
-        if not last or not (is_open or found.lines[-2].content.endswith((":", "\\"))):
+        codes = [line for line in found.lines if line.kind is LineKind.CODE]
+        if not codes:
             return text
-        text = text[: last[0].start]
+        last_content = [line.content for line in found.lines if line.content][-1]
+        is_open = found.n_open_brackets or found.place is Place.STRING
+        if not (
+            is_open or last_content.endswith((":", "\\")) or codes[-1].content.startswith("@")
+        ):
+            return text
+        text = text[: codes[-1].start]
     return ""
 
 
@@ -131,3 +153,20 @@ def _may_become_clause(line: Line) -> bool:
 def _first_word(line: Line) -> str:
     match = re.match(r"\w+", line.content)
     return match.group() if match else ""
+
+
+def _unmatched_bracket(line: str) -> int | None:
+    """Return where the first bracket is closed that is not opened on the line."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(line):
+        if match.group() in "([{":
+            depth += 1
+        elif match.group() in ")]}":
+            if depth == 0:
+                return match.start()
+            depth -= 1
+    return None
+
+
+def _is_in_word(text: str, offset: int) -> bool:
+    return re.fullmatch(r"\w\w", text[max(0, offset - 1) : offset + 1]) is not None

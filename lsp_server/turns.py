@@ -7,6 +7,7 @@ The idea is CodeGen's multi-turn prompt (Nijkamp et al., 2022, section 4).
 import ast
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -16,19 +17,22 @@ from lsp_server.positions import LINE_END
 from lsp_server.python_lines import Line, LineKind, read_lines, width_of
 
 _TOOL_MARK = re.compile(
-    r"#+\s*(?:type:|noqa\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8[:\b]|isort:"
+    r"#+\s*(?:type:|noqa\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8:|isort:"
     r"|fmt:|yapf:|black:|noinspection\b|cython:|distutils:|-\*-|vim?:|NOLINT|sourcery\b)",
     re.IGNORECASE,
 )
 _CODING = re.compile(r"#.*?coding[:=]\s*[-\w.]+")  # PEP 263
 _CODING_LINES = 2
-_SECTION_MARK = re.compile(
-    r"#+\s*(?:%%|region\b|endregion\b|In\s?\[[\d ]*\]:|<\w+>|///)", re.IGNORECASE
-)
+_SECTION_MARK = re.compile(r"#+\s*(?:%%|region\b|endregion\b|In\s?\[[\d ]*\]:|<\w+>|///)")
 _SCRIPT_METADATA = re.compile(r"#\s*///\s*\w+\s*$")  # PEP 723
-_LICENCE = re.compile(r"copyright|licen[cs]ed?\b|SPDX-|all rights reserved", re.IGNORECASE)
+_LICENCE = re.compile(
+    r"copyright|SPDX-|all rights reserved|licen[cs]ed\b|licen[cs]e:"
+    r"|\b(?:under|see|MIT|BSD|Apache|Public) (?:the )?(?:\S+ )?licen[cs]e\b",
+    re.IGNORECASE,
+)
 _RULER = re.compile(r"([-=#*~_+/\\|])\1{3,}")
-_MARK = re.compile(r"#+!?:? ?")
+# Of a row of marks only the first, so that the row is seen to be a ruler.
+_MARK = re.compile(r"#(?:#{0,3}(?!#))?!?:? ?")
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,10 @@ def _is_code(words: str) -> bool:
     if source.rstrip().endswith(":"):
         source += "\n  pass" if "\n" not in source.rstrip() else ""
     try:
-        statements = ast.parse(source).body
+        with warnings.catch_warnings():
+            # What Python has to say about escapes in a comment is nobody's concern.
+            warnings.simplefilter("ignore")
+            statements = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return any(map(_does_something, statements))

@@ -1,5 +1,6 @@
 """The facts of a CodeGen model that decide its graph; reads config.json and no weights."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from model_export.errors import DamagedCheckpointError, UnsupportedArchitectureE
 _CODEGEN_VOCAB_SIZE = 51200
 _GPT2_END_OF_TEXT = 50256
 _CODEGEN2_HEAD_DIMS = (128, 256)
+_DEFAULT_ROTARY_DIM = 64
+_DEFAULT_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Arch
     """
     model_type = config.get("model_type")
     if model_type != "codegen":
-        classes = config.get("architectures") or []
-        found = model_type or ", ".join(map(str, classes)) or "unnamed"
+        classes = config.get("architectures")
+        names = ", ".join(map(str, classes)) if isinstance(classes, list) else ""
+        found = model_type or names or "unnamed"
         raise UnsupportedArchitectureError(
             f"the checkpoint's architecture is {found!r}; supported is 'codegen' "
             "(Salesforce CodeGen 1 and 2)"
@@ -57,7 +61,7 @@ def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Arch
             f"config.json: n_embd {d_model} is not a multiple of n_head {n_heads}"
         )
     head_dim = d_model // n_heads
-    rotary_dim = _positive(config, "rotary_dim", head_dim)
+    rotary_dim = _positive(config, "rotary_dim", _DEFAULT_ROTARY_DIM)
     # These are the limits of GroupQueryAttention's rotary kernels.
     if head_dim % 16 or rotary_dim % 16 or rotary_dim > head_dim:
         raise UnsupportedArchitectureError(
@@ -66,9 +70,9 @@ def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Arch
         )
     if mp_num is None:
         mp_num = 8 if config.get("head_dim") in _CODEGEN2_HEAD_DIMS else 4
-    if mp_num < 1 or d_model % mp_num:
+    if mp_num < 1 or n_heads % mp_num:
         raise DamagedCheckpointError(
-            f"n_embd {d_model} cannot be split into mp_num {mp_num} groups"
+            f"n_head {n_heads} cannot be split into mp_num {mp_num} groups"
         )
     return Architecture(
         n_layers=_positive(config, "n_layer"),
@@ -79,7 +83,7 @@ def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Arch
         rotary_dim=rotary_dim,
         vocab_size=_positive(config, "vocab_size"),
         context_length=_positive(config, "n_positions", 2048),
-        layer_norm_epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
+        layer_norm_epsilon=_epsilon(config),
         mp_num=mp_num,
     )
 
@@ -92,7 +96,10 @@ def end_of_text_id(config: dict[str, Any]) -> int:
     """
     if config.get("vocab_size") == _CODEGEN_VOCAB_SIZE:
         return _GPT2_END_OF_TEXT
-    return _positive(config, "eos_token_id")
+    value = config.get("eos_token_id")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise DamagedCheckpointError(f"config.json: eos_token_id must be an id, not {value!r}")
+    return value
 
 
 def _positive(config: dict[str, Any], key: str, default: int | None = None) -> int:
@@ -102,5 +109,16 @@ def _positive(config: dict[str, Any], key: str, default: int | None = None) -> i
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise DamagedCheckpointError(
             f"config.json: {key} must be a positive whole number, not {value!r}"
+        )
+    return value
+
+
+def _epsilon(config: dict[str, Any]) -> float:
+    value = config.get("layer_norm_epsilon")
+    if value is None:
+        value = _DEFAULT_EPSILON
+    if not isinstance(value, float) or not math.isfinite(value) or value <= 0:
+        raise DamagedCheckpointError(
+            f"config.json: layer_norm_epsilon must be a small number above 0, not {value!r}"
         )
     return value

@@ -92,7 +92,7 @@ def _shards(index: Path) -> Iterator[Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedCheckpointError(f"{path} is not JSON") from None
     if not isinstance(value, dict):
         raise DamagedCheckpointError(f"{path} holds no JSON object")
@@ -114,9 +114,14 @@ def _stored_tensor(path: Path, name: str, file: Any) -> StoredTensor:
 
     def read(start: int, stop: int) -> np.ndarray[Any, Any]:
         # Opened anew each time, so that pages that were read are given back.
-        with safe_open(path, framework="numpy") as opened:
-            rows: np.ndarray[Any, Any] = opened.get_slice(name)[start:stop]
-            return rows
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                rows: np.ndarray[Any, Any] = opened.get_slice(name)[start:stop]
+                return rows
+        except (OSError, SafetensorError) as error:
+            raise DamagedCheckpointError(
+                f"{path} was changed while it was read ({error})"
+            ) from None
 
     shape = tuple(description.get_shape())
     return StoredTensor(name, shape, description.get_dtype(), read)

@@ -28,12 +28,12 @@ from model_export.manifest import (
     DATA_FILE,
     FORMAT_VERSION,
     GRAPH_FILE,
-    MANIFEST_FILE,
     TOKENIZER_FILE,
     FileRecord,
     Manifest,
     Source,
     file_sha256,
+    is_exported_folder,
     write_manifest,
 )
 from model_export.tokenizer import can_infill, read_tokenizer
@@ -186,7 +186,8 @@ def _record(path: Path) -> FileRecord:
 @contextmanager
 def _replaced(output: Path) -> Iterator[Path]:
     """Yield a folder to write that takes the place of ``output`` if all goes well."""
-    output = output.absolute()
+    # A link to a folder stays, and what it leads to is replaced.
+    output = output.resolve()
     _refuse_foreign(output)
     prefix = f".{output.name}.partial-"
     partial = output.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}")
@@ -206,7 +207,7 @@ def _replaced(output: Path) -> Iterator[Path]:
 
 
 def _refuse_foreign(output: Path) -> None:
-    if not output.exists() or (output / MANIFEST_FILE).is_file():
+    if not output.exists() or is_exported_folder(output):
         return
     if not output.is_dir() or any(output.iterdir()):
         raise OutputError(f"{output} exists and is no exported folder; name another folder")
@@ -227,8 +228,11 @@ def _swap(partial: Path, output: Path) -> None:
         output.rename(old)
     try:
         partial.rename(output)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_room(folder: Path, needed: int) -> None:

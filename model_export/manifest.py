@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestError(
             f"{folder} is not an exported folder: it has no {MANIFEST_FILE}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(f"{path} cannot be read: {error}") from None
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
@@ -100,11 +100,23 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} is not a manifest of this version ({type(error).__name__}); "
             "export the checkpoint again"
         ) from None
-    for name, record in manifest.files.items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != record.size:
+    for name in (GRAPH_FILE, DATA_FILE, TOKENIZER_FILE):
+        file, record = folder / name, manifest.files.get(name)
+        if not record or not file.is_file() or file.stat().st_size != record.size:
             raise ManifestError(f"{file} is missing or damaged; export the checkpoint again")
     return manifest
+
+
+def is_exported_folder(folder: Path) -> bool:
+    """Tell whether some version of this program wrote ``folder``, damaged or not.
+
+    Others write a manifest.json too, so it has to name this program.
+    """
+    try:
+        data = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and "codegen_lsp_version" in data
 
 
 def file_sha256(*paths: Path) -> str:

@@ -5,7 +5,10 @@ of ``torch.save`` since 1.6: an uncompressed zip with one ``data.pkl`` and one f
 each storage (torch/serialization.py, ``_save``).
 """
 
+import io
+import os
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -37,7 +40,8 @@ _PLAIN_DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("uint16", "uint32", "uint64")
 }
 _MAX_PICKLE_BYTES = 64 << 20
-_LOCAL_HEADER_BYTES = 30
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_MAGIC = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +87,12 @@ def read_bin(path: Path) -> dict[str, StoredTensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            views = _TorchUnpickler(_read_pickle(archive, path), archive, file).load()
+            views = _TorchUnpickler(archive, file).load()
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: {error}") from None
-    except OSError:
-        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise DamagedCheckpointError(f"{path} cannot be read: {reason}") from error
     except DamagedCheckpointError as error:
         raise DamagedCheckpointError(f"{path}: {error}") from None
     except zipfile.BadZipFile:
@@ -108,7 +113,8 @@ def read_bin(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _read_pickle(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
+def _read_pickle(archive: zipfile.ZipFile) -> tuple[str, bytes]:
+    """Return the folder in the archive that holds everything, and its pickle."""
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
         raise DamagedCheckpointError("it has no data.pkl, so torch did not write it")
@@ -119,17 +125,22 @@ def _read_pickle(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
             raise DamagedCheckpointError("it is big-endian; save it again as little")
     if archive.getinfo(names[0]).file_size > _MAX_PICKLE_BYTES:
         raise DamagedCheckpointError("its data.pkl is too large for a list of tensors")
-    return archive.open(names[0])
+    pickled = archive.read(names[0])
+    for opcode, argument, _ in pickletools.genops(pickled):
+        # The unpickler makes a table of the largest index, whatever its size.
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(pickled):
+            raise DamagedCheckpointError("its data.pkl asks for more memory than it can need")
+    return root, pickled
 
 
 class _TorchUnpickler(pickle.Unpickler):
     """An unpickler that knows the globals that rebuild tensors and refuses all others."""
 
-    def __init__(self, pickled: IO[bytes], archive: zipfile.ZipFile, file: IO[bytes]) -> None:
-        super().__init__(pickled, encoding="utf-8")
+    def __init__(self, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
+        self._root, pickled = _read_pickle(archive)
+        super().__init__(io.BytesIO(pickled), encoding="utf-8")
         self._archive = archive
         self._file = file
-        self._root = str(pickled.name).removesuffix("data.pkl")
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
@@ -148,7 +159,7 @@ class _TorchUnpickler(pickle.Unpickler):
             case "torch", _ if name in _PLAIN_DTYPES:
                 return _Dtype(_PLAIN_DTYPES[name])
         raise UnsafePickleError(
-            f"refused, because its pickle asks for {module}.{name}, which no tensor "
+            f"refused, because its pickle asks for {f'{module}.{name}'!a}, which no tensor "
             "needs; nothing of it was run. Use a safetensors version of the model"
         )
 
@@ -166,9 +177,12 @@ class _TorchUnpickler(pickle.Unpickler):
         # The zip's directory tells where an entry's header starts, and only that
         # header tells how long it is.
         self._file.seek(info.header_offset)
-        header = self._file.read(_LOCAL_HEADER_BYTES)
-        name_length, extra_length = struct.unpack_from("<HH", header, 26)
-        offset = info.header_offset + _LOCAL_HEADER_BYTES + name_length + extra_length
+        header = self._file.read(_LOCAL_HEADER.size)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        end = offset + info.file_size
+        if magic != _LOCAL_MAGIC or end > os.fstat(self._file.fileno()).st_size:
+            raise DamagedCheckpointError(f"its storage {key} is not where it should be")
         return _Storage(storage_class.dtype, offset, info.file_size)
 
 
@@ -199,7 +213,7 @@ def _rebuild_parameter(data: _View, *_unused: Any) -> _View:
 def _checked_view(
     storage: _Storage, dtype: np.dtype[Any], offset: int, size: Any, stride: Any
 ) -> _View:
-    shape, strides = tuple(map(int, size)), tuple(map(int, stride))
+    offset, shape, strides = int(offset), tuple(map(int, size)), tuple(map(int, stride))
     if len(shape) != len(strides) or offset < 0 or min((*shape, *strides), default=0) < 0:
         raise DamagedCheckpointError("a tensor in it has an impossible shape")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
@@ -221,9 +235,9 @@ def _stored_tensor(path: Path, name: str, view: _View) -> StoredTensor:
                 offset=view.storage.offset,
                 shape=view.storage.n_bytes // view.dtype.itemsize,
             )
-        except ValueError:
+        except (OSError, ValueError):
             raise DamagedCheckpointError(
-                f"{path} ends before the data of {name}; fetch it again"
+                f"{path} was changed, or ends before the data of {name}; fetch it again"
             ) from None
         strides = tuple(step * view.dtype.itemsize for step in view.strides)
         tensor = np.lib.stride_tricks.as_strided(

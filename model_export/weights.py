@@ -22,6 +22,9 @@ _ROTARY_BASE = 10000.0
 # Causal masks and the like, which real files carry and no graph needs.
 _BUFFERS = re.compile(r"\.attn\.(causal_mask|bias|masked_bias)$")
 
+_FLOAT_DTYPES = {"F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16"}
+"""As safetensors and as numpy name them; others are quantized or no weights at all."""
+
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -52,7 +55,8 @@ def graph_weights(
     (d_model x 5 d_model) is [out_proj | fc_out]: two products where CodeGen has four.
 
     Raises:
-        DamagedCheckpointError: a tensor is missing, is unknown or has another shape.
+        DamagedCheckpointError: a tensor is missing, is unknown, or has another
+            shape or no dtype of weights.
     """
     find = _Finder(tensors)
     d_model, d_ff = architecture.d_model, architecture.d_ff
@@ -102,6 +106,11 @@ class _Finder:
             raise DamagedCheckpointError(
                 f"the tensor {name} has shape {list(tensor.shape)}; "
                 f"config.json asks for {list(shape)}"
+            )
+        if tensor.dtype not in _FLOAT_DTYPES:
+            raise DamagedCheckpointError(
+                f"the tensor {name} is stored as {tensor.dtype}; weights are read from "
+                "float64, float32, float16 and bfloat16"
             )
         return tensor
 

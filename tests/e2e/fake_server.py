@@ -1,0 +1,106 @@
+"""The real server over a fake engine, for tests that need to know what the engine does.
+
+The engine answers a prompt of n characters with ``"n"`` and a newline. A prompt that
+holds the word SLOW makes it write ``x`` after ``x`` until it is stopped; FAIL makes it
+raise. It logs what it does, one JSON list a line, to the file that is its argument.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsp_server.check_worker import CheckWorker
+from lsp_server.completion import Model
+from lsp_server.models import embedded_checkpoint
+from lsp_server.sampling import BoolArray
+from lsp_server.server import create_server
+from lsp_server.server_log import log_to_stderr
+from lsp_server.settings import Settings
+from lsp_server.tokenizer import Tokenizer
+
+_TOKENS_IF_NOT_STOPPED = 3000
+
+
+class LoggingEngine:
+    """See above."""
+
+    eos_token_id = 6105
+    vocab_size = 6144
+    context_length = 1 << 14
+    reused_tokens = 0
+
+    def __init__(self, tokenizer: Tokenizer, log: Path) -> None:
+        """Log to a file."""
+        self._tokenizer = tokenizer
+        self._log = log
+
+    def log(self, *event: object) -> None:
+        """Append one event."""
+        with self._log.open("a") as file:
+            print(json.dumps(event), file=file)
+
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        *,
+        max_new_tokens: int,
+        stop: threading.Event | None = None,
+        allowed: Callable[[list[int]], BoolArray | None] | None = None,
+        **_sampling: Any,
+    ) -> Iterator[tuple[int, float]]:
+        """Yield tokens as described above."""
+        prompt = self._tokenizer.decode(list(token_ids))
+        if "FAIL" in prompt:
+            raise RuntimeError(prompt)
+        generated: list[int] = []
+        if "SLOW" in prompt:
+            assert stop is not None
+            self.log("slow")
+            token_id = self._tokenizer.encode("x").token_ids[0]
+            for _ in range(_TOKENS_IF_NOT_STOPPED):
+                if stop.wait(0.01):
+                    self.log("stopped", len(generated))
+                    return
+                generated.append(token_id)
+                yield token_id, 0.0
+            self.log("ran to its end")
+            return
+        mask = allowed([]) if allowed else None
+        # A space that was typed is written again, as a real model would.
+        for answer in (f'"{len(prompt)}"\n', f' "{len(prompt)}"\n'):
+            answer_ids = self._tokenizer.encode(answer).token_ids
+            if mask is None or mask[answer_ids[0]]:
+                break
+        for token_id in answer_ids[:max_new_tokens]:
+            yield token_id, 0.0
+
+    def log_probabilities(
+        self, token_ids: Sequence[int], start: int
+    ) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Return zeros."""
+        return np.zeros(len(token_ids) - start, np.float32)
+
+
+def main() -> None:
+    """Serve on stdio."""
+    log_to_stderr()
+    tokenizer = Tokenizer.from_file(embedded_checkpoint() / "tokenizer.json")
+    engine = LoggingEngine(tokenizer, Path(sys.argv[1]))
+    checker = CheckWorker()
+    server = create_server(
+        lambda _settings, _progress: Model("fake", engine, tokenizer),
+        checker,
+        Settings(check_deadline_ms=0, max_new_tokens=1024),
+    )
+    server.start_io()
+    server.scheduler.close()
+    checker.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Hostile folders, broken messages and logs, on the real server."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lsprotocol import types
+
+from tests.e2e.clients import DEADLINE_S, FAKE_SERVER, SERVER, connected
+
+pytestmark = pytest.mark.e2e
+
+_CANARY = "canary_7f3a"
+
+
+async def test_nothing_of_a_hostile_folder_runs(tmp_path: Path) -> None:
+    """Opening, completing and checking in a folder runs none of its files."""
+    mark = tmp_path / "mark"
+    folder = tmp_path / "project"
+    leave_mark = f"open({str(mark)!r}, 'a').write(__name__)\n"
+    packages = folder / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (folder / ".venv/pyvenv.cfg").write_text("home = /nowhere\n")
+    (packages / "evil.pth").write_text(f"import sys; {leave_mark}")
+    for name in ("sitecustomize", "usercustomize", "jedi", "lsp_server", "onnxruntime", "json"):
+        (folder / f"{name}.py").write_text(leave_mark)
+        (packages / f"{name}.py").write_text(leave_mark)
+    interpreter = folder / ".venv/bin/python"
+    interpreter.parent.mkdir()
+    interpreter.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    interpreter.chmod(0o755)
+    command = [str(Path(sys.executable).with_name("codegen-lsp")), "serve"]
+    options = {"checkDeadlineMs": 10_000}
+    uri = (folder / "a.py").as_uri()
+    async with connected(command, folder=folder, cwd=folder, options=options) as client:
+        await client.status("ready")
+        client.open("from evil import x\nimport sitecustomize\nimport o", uri=uri)
+        await client.items(2, 8, uri=uri)
+    assert not mark.exists()
+
+
+async def test_logs_hold_no_text_of_a_document(tmp_path: Path) -> None:
+    """Not in answers, failures or messages that cannot be read is a user's text logged."""
+    command = [*FAKE_SERVER, str(tmp_path / "log")]
+    text = f"{_CANARY} = 1\nFAIL = "
+    messages = [
+        _request(1, "initialize", {"capabilities": {}, "processId": None, "rootUri": None}),
+        _notification("initialized", {}),
+        _notification(
+            "textDocument/didOpen",
+            {
+                "textDocument": {
+                    "uri": "file:///a.py",
+                    "languageId": "python",
+                    "version": 1,
+                    "text": text,
+                }
+            },
+        ),
+        _request(2, "textDocument/inlineCompletion", _position(1, 7)),
+        _request(3, "textDocument/inlineCompletion", {"textDocument": _CANARY}),
+        _notification("textDocument/didChange", {"contentChanges": [_CANARY]}),
+        _request(4, f"unknown/{_CANARY}", {"text": _CANARY}),
+        _notification("textDocument/didChange", {"textDocument": {"uri": _CANARY}}),
+        _request(5, "shutdown", None),
+        _notification("exit", None),
+    ]
+    run = await _raw(command, b"".join(messages))
+    assert run.returncode == 0
+    assert _CANARY not in run.stderr
+
+
+async def test_broken_messages_do_not_end_the_server(tmp_path: Path) -> None:
+    """Wrong types and unknown methods get an error each, and the rest is answered."""
+    broken = [
+        _request(1, "initialize", {"capabilities": {}, "processId": None, "rootUri": None}),
+        _notification("initialized", {}),
+        _frame("no json at all"),
+        _frame("[]"),
+        _frame("{}"),
+        _request(2, "no/such/method", {}),
+        _request(3, "textDocument/inlineCompletion", {"position": "here"}),
+        _notification("textDocument/didOpen", {"textDocument": 7}),
+        _notification("no/such/notification", {}),
+        _notification("$/cancelRequest", {"id": 99}),
+        _request(4, "textDocument/inlineCompletion", _position(0, 0)),
+        _request(5, "shutdown", None),
+        _notification("exit", None),
+    ]
+    run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], b"".join(broken))
+    answers = {answer["id"]: answer for answer in _frames(run.stdout) if "id" in answer}
+    assert "error" in answers[2]
+    assert "error" in answers[3]
+    assert answers[4]["result"] == {"items": []}
+    assert run.returncode == 0
+
+
+async def test_tcp_listens_on_loopback_and_serves() -> None:
+    """With --tcp the server answers on 127.0.0.1, and is bound to nothing else."""
+    import psutil
+
+    process = await asyncio.create_subprocess_exec(*SERVER, "--tcp", "0")
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not (listening := psutil.Process(process.pid).net_connections("tcp")):
+                await asyncio.sleep(0.01)
+            (connection,) = listening
+            assert connection.laddr.ip == "127.0.0.1"
+            reader, writer = await asyncio.open_connection("127.0.0.1", connection.laddr.port)
+            writer.write(_request(1, "initialize", {"capabilities": {}, "processId": None}))
+            assert b"Content-Length" in await reader.readline()
+            writer.write(_request(2, "shutdown", None) + _notification("exit", None))
+            await process.wait()
+            writer.close()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_standard_output_is_for_messages_only() -> None:
+    """A server that is started and left says nothing on standard output."""
+    run = subprocess.run([*SERVER], input=b"", capture_output=True, timeout=DEADLINE_S)
+    assert run.stdout == b""
+
+
+class _Run:
+    def __init__(self, returncode: int | None, stdout: bytes, stderr: str) -> None:
+        self.returncode, self.stdout, self.stderr = returncode, stdout, stderr
+
+
+async def _raw(command: list[str], data: bytes) -> _Run:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        stdout, stderr = await process.communicate(data)
+    return _Run(process.returncode, stdout, stderr.decode())
+
+
+def _position(line: int, character: int) -> dict[str, object]:
+    return {
+        "textDocument": {"uri": "file:///a.py"},
+        "position": {"line": line, "character": character},
+        "context": {"triggerKind": int(types.InlineCompletionTriggerKind.Invoked)},
+    }
+
+
+def _request(msg_id: int, method: str, params: object) -> bytes:
+    return _frame(
+        json.dumps({"jsonrpc": "2.0", "id": msg_id, "method": method, "params": params})
+    )
+
+
+def _notification(method: str, params: object) -> bytes:
+    return _frame(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
+
+
+def _frame(body: str) -> bytes:
+    return f"Content-Length: {len(body.encode())}\r\n\r\n{body}".encode()
+
+
+def _frames(data: bytes) -> list[dict[str, object]]:
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split()[0])
+        found.append(json.loads(data[:length]))
+        data = data[length:]
+    return found
