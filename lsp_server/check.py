@@ -43,7 +43,11 @@ def check(request: CheckRequest) -> Verdict:
         return _check_names(tree, inserted, request)
     if tree is None:
         return UNCHECKED
-    if _n_syntax_errors(inserted.text) > _n_syntax_errors(request.text):
+    try:
+        is_worse = _n_syntax_errors(inserted.text) > _n_syntax_errors(request.text)
+    except RecursionError:
+        return UNCHECKED
+    if is_worse:
         problem = inserted.problem(
             inserted.offset(tree.lineno or 1, 0),
             "syntax",

@@ -4,6 +4,7 @@ Only here and in the LSP layer do errors become messages for a person.
 """
 
 import argparse
+import codecs
 import difflib
 import json
 import os
@@ -45,11 +46,15 @@ _LANGUAGES = {
 }
 
 _DEMO = """\
-# Import the modules os and sys.
+class Point:
+    def __init__(self, x, y):
+        # Store the coordinates.
 
-# Return the size of a file in bytes.
+    def __repr__(self):
+        # Return a readable form.
 
-# Print the size of this file.
+    def __eq__(self, other):
+        # Compare the coordinates.
 """
 
 
@@ -260,8 +265,9 @@ def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
 
 def _read_text(path: Path) -> str:
     try:
-        # Line ends stay as they are, because offsets count them.
-        return path.read_bytes().decode("utf-8")
+        # Line ends stay as they are, because offsets count them; a byte-order mark goes,
+        # because editors do not count it.
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -275,7 +281,8 @@ def _replace_text(path: Path, text: str) -> None:
     target = path.resolve()
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(text.encode("utf-8"))
+        had_mark = target.read_bytes().startswith(codecs.BOM_UTF8)
+        partial.write_bytes(text.encode("utf-8-sig" if had_mark else "utf-8"))
         partial.chmod(target.stat().st_mode)
         partial.replace(target)
     except OSError as error:

@@ -73,7 +73,6 @@ def prompt_start(
 
     It is the beginning of a turn or line after a multiple of a fixed number of
     characters, so it moves only after that many were typed, and whole turns leave first.
-    Where a step would leave little of the budget in use, smaller ones are tried.
     """
     # No token is shorter than a byte.
     if len(text) <= n_tokens and len(text.encode("utf-8", "surrogatepass")) <= n_tokens:
@@ -81,22 +80,23 @@ def prompt_start(
     base = max(0, len(text) - n_tokens * _CHARACTERS_PER_TOKEN)
     base -= base % _STEPS[0]
     spans = tokenizer.encode(text[base:]).spans
-    for step in _STEPS:
-        for position in range(base, len(text), step):
-            start = _snapped(text, turn_starts, position, step)
-            n_kept = _n_tokens_after(spans, start - base)
-            if n_kept <= n_tokens:
-                break
+    # The rarer a start moves the better, but half of the budget has to stay in use.
+    n_characters = len(text) - base
+    fitting = (s for s in _STEPS if 2 * s * len(spans) <= n_tokens * n_characters)
+    step = next(fitting, _STEPS[-1])
+    for position in range(base, len(text), step):
+        start = _snapped(text, turn_starts, position, step // 4)
+        n_kept = _n_tokens_after(spans, start - base)
         if n_kept <= n_tokens and (start == 0 or n_kept >= n_tokens // 4):
             return start
     return base + spans[max(0, len(spans) - n_tokens)][0]
 
 
-def _snapped(text: str, turn_starts: Sequence[int], position: int, step: int) -> int:
+def _snapped(text: str, turn_starts: Sequence[int], position: int, within: int) -> int:
     """Return the first turn, else line, that starts soon after ``position``, else it."""
     if position == 0:
         return 0
-    limit = min(position + step, len(text))
+    limit = min(position + within, len(text))
     index = bisect_left(turn_starts, position)
     if index < len(turn_starts) and turn_starts[index] < limit:
         return turn_starts[index]

@@ -93,8 +93,9 @@ def cut_statement(before: str, generated: str) -> str | None:
 
 def cut_overlap(generated: str, after: str) -> str:
     """Return a line without the brackets and the text that stand after it already."""
-    if _unmatched_bracket(after) is not None:
-        generated = generated[: _unmatched_bracket(generated)]
+    closed_at = _unmatched_bracket(after)
+    if closed_at is not None:
+        generated, after = generated[: _unmatched_bracket(generated)], after[:closed_at]
     for length in range(min(len(generated), len(after)), 0, -1):
         splits_word = _is_in_word(generated, len(generated) - length) or _is_in_word(
             after, length

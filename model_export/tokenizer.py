@@ -65,7 +65,8 @@ def _build(folder: Path) -> Tokenizer:
     if _END_OF_TEXT in vocabulary:
         tokenizer.add_special_tokens([AddedToken(_END_OF_TEXT, special=True)])
     for token, token_id in sorted(added.items(), key=lambda item: item[1]):
-        tokenizer.add_tokens([AddedToken(token, normalized=False)])
+        is_special = token == _END_OF_TEXT
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=is_special)])
         if tokenizer.token_to_id(token) != token_id:
             raise TokenizerError(
                 f"{folder / 'added_tokens.json'}: the id {token_id} of {token!r} does "

@@ -137,10 +137,10 @@ async def connected(
         lsp.set_configuration({"codegen": dict(configuration)})
     client = Client(lsp, None)
 
-    @lsp.feature("codegen/status")
-    def _status(params: Any) -> None:
+    def take_status(params: Any) -> None:
         client.statuses.append(params)
 
+    lsp.feature("codegen/status")(take_status)
     await lsp.start_io(*command, cwd=cwd, env={**os.environ, **(env or {})})
     folders = [types.WorkspaceFolder(folder.as_uri(), folder.name)] if folder else None
     client._initialized = await lsp.initialize_session(
@@ -156,4 +156,4 @@ async def connected(
     finally:
         if client.process.returncode is None:
             await lsp.shutdown_session()
-        await lsp.stop()
+        await lsp.stop()  # type: ignore[no-untyped-call]

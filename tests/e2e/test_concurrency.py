@@ -127,10 +127,10 @@ async def test_positions_in_utf8_where_the_client_prefers_it(log: Path) -> None:
         await client.status("ready")
         before = "é = '😀'; x ="
         client.open(f"{before} ")
-        (item,) = await client.items(0, 18, invoked=False)
+        (item,) = await client.items(0, 17, invoked=False)
         assert item.insert_text == f'"{len(before)}"'
         assert item.range is not None
-        assert item.range.start.character == 18
+        assert item.range.start.character == 17
 
 
 async def test_the_server_ends_with_its_client(client: Client, log: Path) -> None:

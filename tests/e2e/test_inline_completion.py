@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 
-from tests.e2e.clients import SERVER, connected
+from tests.e2e.clients import SERVER, Client, connected
 
 pytestmark = pytest.mark.e2e
 
@@ -33,13 +33,14 @@ async def test_loading_is_shown_as_progress() -> None:
     """An editor that shows progress sees the model load, from beginning to end."""
     async with connected(editor="vscode") as client:
         await client.status("ready")
-        reports = await client.until(
-            lambda: next(iter(client.lsp.progress_reports.values()), None)
-        )
-        await client.until(
-            lambda: True if isinstance(reports[-1], types.WorkDoneProgressEnd) else None
-        )
-        assert isinstance(reports[0], types.WorkDoneProgressBegin)
+        last = await client.until(lambda: _progress(client, types.WorkDoneProgressEnd))
+        assert last
+        assert _progress(client, types.WorkDoneProgressBegin)
+
+
+def _progress(client: Client, kind: type[object]) -> bool | None:
+    reports = [r for values in client.lsp.progress_reports.values() for r in values]
+    return any(isinstance(report, kind) for report in reports) or None
 
 
 async def test_a_request_before_the_model_is_there_gets_an_empty_list() -> None:

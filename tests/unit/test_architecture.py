@@ -175,7 +175,7 @@ def test_heads_that_do_not_fit_the_groups_are_refused(
     changes: dict[str, Any], mp_num: int | None
 ) -> None:
     """No head may be spread over two groups: such weights would be read wrongly."""
-    with pytest.raises(DamagedCheckpointError, match="n_head|mp_num"):
+    with pytest.raises(DamagedCheckpointError, match=r"n_head|mp_num"):
         read_architecture(changed(**changes), mp_num)
 
 

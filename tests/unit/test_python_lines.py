@@ -3,6 +3,7 @@
 import io
 import sysconfig
 import tokenize
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ MODULES = [
     *("dataclasses", "difflib", "dis", "enum", "functools", "heapq", "inspect", "textwrap"),
     *("tokenize", "typing"),
 ]
+
+_NO_STATEMENT = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT),
+    tokenize.ENDMARKER,
+}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_lines_cover_any_text(text: str) -> None:
     lines = read_lines(text)
     assert lines[0].start == 0
     assert lines[-1].end == len(text)
-    for line, following in zip(lines, lines[1:], strict=False):
+    for line, following in pairwise(lines):
         between = text[line.end : following.start]
         assert LINE_END.fullmatch(between), (line, following)
     for line in lines:
@@ -142,7 +148,8 @@ def test_lines_cover_any_text(text: str) -> None:
 def test_agrees_with_tokenize(name: str) -> None:
     """On valid code the comments and inner lines are those of Python's own tokenizer."""
     text = (STDLIB / f"{name}.py").read_text(encoding="utf-8")
-    comments, inside = set(), set()
+    comments: set[int] = set()
+    inside: set[int] = set()
     statement_row = 0
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         row = token.start[0]
@@ -156,9 +163,3 @@ def test_agrees_with_tokenize(name: str) -> None:
     kinds = {row: line.kind for row, line in enumerate(read_lines(text), 1)}
     assert {row for row in kinds if kinds[row] is LineKind.COMMENT} == comments
     assert {row for row in kinds if kinds[row] is LineKind.INSIDE} == inside
-
-
-_NO_STATEMENT = {
-    *(tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT),
-    tokenize.ENDMARKER,
-}

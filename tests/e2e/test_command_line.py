@@ -1,0 +1,214 @@
+"""The command line as a person or a script runs it."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsp_server.models import embedded_checkpoint
+
+pytestmark = pytest.mark.e2e
+
+_TEXT = "class Point:\n    def __init__(self, x, y):\n        # Store the coordinates.\n"
+_DEADLINE_S = 120
+
+
+def _run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [sys.executable, "-m", "lsp_server", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=_DEADLINE_S,
+    )
+    assert run.returncode == status, run.stderr
+    return run
+
+
+def _json(*arguments: str | Path) -> Any:
+    """Return the one JSON object that is all of standard output."""
+    return json.loads(_run(*arguments, "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the embedded model, exported to a folder of its own."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    manifest = _json("export", embedded_checkpoint(), "--output", folder)
+    assert manifest == json.loads((folder / "manifest.json").read_text())
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a Python file with one turn that has no program."""
+    path = tmp_path / "point.py"
+    path.write_text(_TEXT)
+    return path
+
+
+def test_complete_prints_what_the_contract_says(exported: Path, file: Path) -> None:
+    """The JSON of a completion has every key that others read, and a checked item."""
+    answer = _json(
+        "complete", file, "--line", "3", "--character", "0", "--model", exported,
+        "--candidates", "3",
+    )  # fmt: skip
+    assert set(answer) == {"model", "items", "prompt_perplexity", "timing"}
+    assert answer["prompt_perplexity"] > 1
+    assert 1 <= len(answer["items"]) <= 3
+    item = answer["items"][0]
+    cursor = {"line": 3, "character": 0}
+    assert item["range"] == {"start": cursor, "end": cursor}
+    assert item["check"]["verdict"] in ("ok", "repaired", "unchecked", "flagged")
+    ast.parse(_TEXT + item["insertText"])
+    assert {
+        "prompt_tokens",
+        "reused_tokens",
+        "generated_tokens",
+        "first_token_ms",
+        "check_ms",
+        "total_ms",
+    } <= set(answer["timing"])
+
+
+def test_complete_takes_utf16_characters(exported: Path, tmp_path: Path) -> None:
+    """An emoji before the cursor counts two, as editors count it."""
+    path = tmp_path / "emoji.py"
+    path.write_text("import os\na = '😀'; b = os.", encoding="utf-8")
+    answer = _json("complete", path, "--line", "1", "--character", "99", "--model", exported)
+    for item in answer["items"]:
+        assert item["range"]["start"] == {"line": 1, "character": 17}
+
+
+def test_synthesize_writes_every_turn_and_the_file(exported: Path, tmp_path: Path) -> None:
+    """Each turn has its keys, the text holds every program, and --write changes the file."""
+    path = tmp_path / "stack.py"
+    text = (
+        "class Stack:\n    def __init__(self):\n        # Start with an empty list.\n\n"
+        "    def push(self, item):\n        # Append the item.\n"
+    )
+    path.write_text(text)
+    answer = _json("synthesize", path, "--model", exported)
+    assert path.read_text() == text
+    assert [turn["line"] for turn in answer["turns"]] == [2, 6]
+    for turn in answer["turns"]:
+        assert set(turn) == {"line", "prompt", "program", "check", "total_ms"}
+        assert turn["program"] in answer["text"]
+    assert _run("synthesize", path, "--model", exported).stdout.count("\n+") > 1
+    _run("synthesize", path, "--model", exported, "--write")
+    assert path.read_text() == answer["text"]
+    assert _json("synthesize", path, "--model", exported)["turns"] == []
+    anew = _json("synthesize", path, "--model", exported, "--stale-from", "0")
+    assert anew["text"] == answer["text"]
+
+
+def test_synthesize_keeps_how_a_file_is_stored(exported: Path, tmp_path: Path) -> None:
+    """Line ends, byte-order mark and permissions survive --write."""
+    path = tmp_path / "windows.py"
+    text = b"\xef\xbb\xbfclass A:\r\n    def f(self):\r\n        # Return the name.\r\n"
+    path.write_bytes(text)
+    path.chmod(0o640)
+    _run("synthesize", path, "--model", exported, "--write")
+    data = path.read_bytes()
+    assert data.startswith(text)
+    assert len(data) > len(text)
+    assert data.count(b"\n") == data.count(b"\r\n")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_doctor_reports_in_json_and_in_words(exported: Path) -> None:
+    """A machine on which completions work is well, and says with what."""
+    report = _json("doctor", "--model", exported)
+    assert report["problems"] == []
+    assert report["providers"]["CPUExecutionProvider"] == "ok"
+    assert report["completion_ms"] > 0
+    assert "memory" in _run("doctor", "--model", exported).stdout
+
+
+def test_doctor_fails_where_the_model_does(tmp_path: Path) -> None:
+    """A broken model is a problem with its reason, and the status says so."""
+    run = _run("doctor", "--json", "--model", tmp_path, status=1)
+    assert any(str(tmp_path) in problem for problem in json.loads(run.stdout)["problems"])
+
+
+def test_demo_shows_two_or_more_turns_with_time_and_check() -> None:
+    """The demo works with nothing but the package, and shows what it promises."""
+    output = _run("demo").stdout
+    assert output.count(" ms, check: ") >= 2
+    assert "(nothing)" not in output
+
+
+def _not_utf8(folder: Path) -> Path:
+    path = folder / "latin.py"
+    path.write_bytes("é = 1".encode("latin-1"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["complete", "{missing}", "--line", "0", "--character", "0"], "missing"),
+        (["complete", "{latin}", "--line", "0", "--character", "0"], "not UTF-8"),
+        (["complete", "{file}", "--line", "99", "--character", "0"], "no line 99"),
+        (["complete", "{file}", "--line", "0", "--character", "0", "--model", "{empty}"],
+         "config.json"),
+        (["complete", "{file}", "--line", "0", "--character", "0", "--model", "no/model"],
+         "codegen-lsp export no/model"),
+        (["export", "{empty}", "--output", "{out}"], "config.json"),
+        (["export", "{missing}", "--output", "{out}"], "neither a folder nor a Hub id"),
+        (["export", "{tiny}", "--output", "{folder}"], "no exported folder"),
+        (["export", "{tiny}", "--output", "{file}/x"], "cannot be written"),
+        (["export", "{tiny}", "--output", "{out}", "--precision", "int4"], "fp32"),
+        (["export", "{tiny}", "--output", "{out}", "--device", "cuda"], "CUDA"),
+        (["synthesize", "{missing}"], "missing"),
+    ],
+)  # fmt: skip
+def test_what_fails_says_so_in_one_line(
+    arguments: list[str], message: str, file: Path, tmp_path: Path
+) -> None:
+    """Status 1, one line on standard error that names the thing, nothing on output."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    places = {
+        "missing": tmp_path / "missing",
+        "latin": _not_utf8(tmp_path),
+        "file": file,
+        "empty": empty,
+        "out": tmp_path / "out",
+        "tiny": embedded_checkpoint(),
+        "folder": tmp_path,
+    }
+    run = _run(*(argument.format_map(places) for argument in arguments), status=1)
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1
+    assert message in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["complete", "x.py"], ["complete", "x.py", "--line", "-1", "--character", "0"],
+     ["serve", "--tcp", "99999"], ["export", "x", "--precision", "fp8"]],
+)  # fmt: skip
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    """Wrong words are told apart from failures."""
+    assert _run(*arguments, status=2).stdout == ""
+
+
+def test_a_checkpoint_folder_is_exported_to_the_cache_once(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint can be named as a model, and its export is kept."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    checkpoint = tmp_path / "mine"
+    shutil.copytree(embedded_checkpoint(), checkpoint)
+    position = ("--line", "3", "--character", "0")
+    for _ in range(2):
+        assert _json("complete", file, *position, "--model", checkpoint)["model"] == "mine"
+    assert len(list((cache / "codegen-lsp/exports").iterdir())) == 1

@@ -1,0 +1,153 @@
+"""The invariants of ARCHITECTURE.md that can be read off the imports."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A module may import those of its own package that stand before it: data flows one way.
+ORDER = {
+    "model_export": [
+        "errors", "architecture", "stored_tensor", "torch_bin", "checkpoint", "weights",
+        "graph", "manifest", "tokenizer", "hub", "exporting", "__init__", "reference",
+    ],
+    "lsp_server": [
+        "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
+        "scheduler", "environment", "documents", "python_lines", "truncation", "turns",
+        "prompt", "completion", "synthesis", "tokenizer", "engine", "models", "loading",
+        "check", "check_worker", "doctor", "server_log", "server", "commands", "__main__",
+    ],
+}  # fmt: skip
+
+# A library is known to the modules named here and to no others.
+ONLY = {
+    "cattrs": {"model_export.manifest", "lsp_server.check_worker"},
+    "huggingface_hub": {"model_export.hub"},
+    "jedi": {"lsp_server.check"},
+    "lsprotocol": {"lsp_server.server"},
+    "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
+    "onnx": {"model_export.graph"},
+    "onnxruntime": {"lsp_server.engine", "model_export.reference"},
+    "optimum": {"model_export.reference"},
+    "parso": {"lsp_server.check"},
+    "platformdirs": {"lsp_server.models"},
+    "psutil": {"lsp_server.doctor", "model_export.exporting"},
+    "pyflakes": {"lsp_server.check"},
+    "pygls": {"lsp_server.server"},
+    "rich": {"lsp_server.commands"},
+    "safetensors": {"model_export.checkpoint"},
+    "tokenizers": {"lsp_server.tokenizer", "model_export.tokenizer"},
+    "torch": {"model_export.reference"},
+    "transformers": {"model_export.reference"},
+}
+ANYWHERE = {"numpy"}
+
+
+def _modules() -> dict[str, set[str]]:
+    """Return what each module imports, by full name, function bodies included."""
+    found = {}
+    for package in ORDER:
+        for path in sorted((ROOT / package).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            imports = set()
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Import):
+                    imports |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    assert node.module, f"{path}: relative imports hide where things are"
+                    imports |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found[f"{package}.{path.stem}"] = imports
+    return found
+
+
+MODULES = _modules()
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_data_flows_one_way(package: str) -> None:
+    """A module imports only what stands before it in its package."""
+    order = ORDER[package]
+    assert {name.split(".")[1] for name in MODULES if name.startswith(package)} == set(order)
+    for place, module in enumerate(order):
+        later = {f"{package}.{name}" for name in order[place:]}
+        for imported in MODULES[f"{package}.{module}"]:
+            own = ".".join(imported.split(".")[:2])
+            assert own not in later, f"{module} imports {imported}"
+
+
+def test_export_knows_nothing_of_serving() -> None:
+    """No module of model_export imports lsp_server."""
+    for name, imports in MODULES.items():
+        if name.startswith("model_export"):
+            assert not any(imported.startswith("lsp_server") for imported in imports), name
+
+
+def test_serving_knows_the_manifest_and_little_more_of_export() -> None:
+    """Only the manifest, the errors and ``export`` itself cross the border."""
+    allowed = ("model_export.manifest", "model_export.errors", "model_export.export")
+    for name, imports in MODULES.items():
+        if name.startswith("lsp_server"):
+            crossing = {i for i in imports if i.startswith("model_export")}
+            assert all(i.startswith(allowed) for i in crossing), name
+
+
+def test_each_library_has_its_module() -> None:
+    """A library can be replaced by changing the modules that are named for it."""
+    for name, imports in MODULES.items():
+        for imported in imports:
+            library = imported.split(".")[0]
+            if library in sys.stdlib_module_names | ANYWHERE | ORDER.keys():
+                continue
+            assert name in ONLY.get(library, set()), f"{name} imports {library}"
+
+
+def test_neither_exporting_nor_serving_loads_torch_or_optimum() -> None:
+    """What runs on a user's machine needs none of the reference's libraries."""
+    modules = [name for name in MODULES if name != "model_export.reference"]
+    code = (
+        f"import sys, {', '.join(name.removesuffix('.__init__') for name in modules)}\n"
+        "found = {'torch', 'transformers', 'optimum'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {found}' if found else 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_starting_the_server_loads_no_model_library() -> None:
+    """``initialize`` is answered before onnxruntime, tokenizers, onnx or jedi are loaded."""
+    code = (
+        "import sys, lsp_server.__main__, lsp_server.server\n"
+        "found = {'onnxruntime', 'tokenizers', 'onnx', 'jedi', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {found}' if found else 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """The first thing a reader meets in a file is a docstring."""
+    for package in ORDER:
+        for path in (ROOT / package).glob("*.py"):
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    """A release cannot be made without saying what is in it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{project['project']['version']}]" in changelog
+
+
+def test_every_module_and_test_that_the_documents_name_exists() -> None:
+    """ARCHITECTURE.md and CONTRIBUTING.md are true of the files as they are."""
+    for document in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for word in text.replace("`", " ").replace("(", " ").replace(")", " ").split():
+            path = word.rstrip(".,;:").partition("::")[0]
+            if path.endswith(".py") and "/" in path:
+                assert (ROOT / path).is_file(), f"{document} names {path}"

@@ -1,0 +1,146 @@
+"""The check, as a table of code with ``$0`` where the completion goes."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsp_server.check import check
+from lsp_server.verdict import CheckRequest, Verdict, VerdictKind
+
+OK, UNCHECKED, FLAGGED = VerdictKind.OK, VerdictKind.UNCHECKED, VerdictKind.FLAGGED
+
+
+def _check(marked: str, insert_text: str, **options: object) -> Verdict:
+    offset = marked.index("$0")
+    text = marked.replace("$0", "")
+    return check(CheckRequest(text, offset, insert_text, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("marked", "insert_text", "verdict"),
+    [
+        ("x = 1\n$0", "y = x", OK),
+        ("x = 1\n$0", "y = z", FLAGGED),
+        ("x = so$0", "rted([])", OK),
+        ("x = so$0", "rtid([])", FLAGGED),
+        ("def f():\n    return later()$0\n\ndef later(): ...\n", " + 1", OK),
+        ("x = undefined_before\ny = $0\n", "1", OK),
+        ("x = 1\n$0", "y = (", FLAGGED),
+        ("def f(:\n$0\n", "x = 1", UNCHECKED),
+        ("x = 1\n$0\n\ndef empty():\n    # to be written\n", "y = x", OK),
+        ("x = 1\n$0\n\ndef empty():\n    # to be written\n", "y = z", FLAGGED),
+        ("$0\n\ndef later():\n    # to be written\n", "y = later", OK),
+        ("if x\n$0", "y = 1", UNCHECKED),
+        ("$0", "import os, sys", OK),
+        ("$0", "from os import path, nothing_there", FLAGGED),
+        ("$0", "import os.nothing_there", FLAGGED),
+        ("$0", "import no_such_package_at_all", UNCHECKED),
+        ("$0", "from no_such_package_at_all import x", UNCHECKED),
+        ("from os.path import *\n$0", "join('a')", OK),
+        ("from os.path import *\n$0", "jion('a')", UNCHECKED),
+        ("x = 1\n$0", "", OK),
+        ("x = '\0'\n$0", "y = 1", UNCHECKED),
+        ("x = " + "(" * 300 + "1" + ")" * 300 + "\n$0", "y = 1", UNCHECKED),
+        ("x = 1\r\n$0", "y = x\r\nz = y", OK),
+    ],
+)  # fmt: skip
+def test_verdicts(marked: str, insert_text: str, verdict: VerdictKind) -> None:
+    """A completion is flagged for what it brings and for nothing else."""
+    assert _check(marked, insert_text).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("marked", "insert_text", "line", "character", "code"),
+    [
+        ("x = 1\n$0", "y = z", 1, 4, "undefined-name"),
+        ("é = '😀'; $0", "p = '😀', q", 0, 20, "undefined-name"),
+        ("a = '\f'\n$0", "b = c", 1, 4, "undefined-name"),
+        ("a = '\x85\u2028'\n$0", "b = c", 1, 4, "undefined-name"),
+        ("a\r\nb = $0".replace("a\r", "a = 1\r"), "c", 1, 4, "undefined-name"),
+        ("$0", "from os import path, nope", 0, 21, "unresolved-import"),
+        ("x = 1\n$0", "y = (", 1, 0, "syntax"),
+    ],
+)  # fmt: skip
+def test_problems_are_where_an_editor_shows_them(
+    marked: str, insert_text: str, line: int, character: int, code: str
+) -> None:
+    """Positions are UTF-16, in LSP's lines, in the buffer with the completion in it."""
+    (problem,) = _check(marked, insert_text).problems
+    assert (problem.line, problem.character, problem.code) == (line, character, code)
+
+
+def test_packages_of_the_project_are_read_as_paths(tmp_path: Path) -> None:
+    """A package of the project's environment resolves, and what it lacks is flagged."""
+    (tmp_path / "only_here.py").write_text("there = 1\n")
+    paths = {"package_paths": (str(tmp_path),)}
+    assert _check("$0", "from only_here import there", **paths).verdict is OK
+    assert _check("$0", "from only_here import absent", **paths).verdict is FLAGGED
+    assert _check("$0", "from only_here import there").verdict is UNCHECKED
+
+
+def test_a_module_that_makes_names_up_is_not_judged(tmp_path: Path) -> None:
+    """Any name may be imported from a module with __getattr__."""
+    (tmp_path / "lazy.py").write_text("def __getattr__(name): ...\n")
+    paths = {"package_paths": (str(tmp_path),)}
+    assert _check("$0", "from lazy import anything", **paths).verdict is UNCHECKED
+
+
+def test_names_of_the_project_resolve(tmp_path: Path) -> None:
+    """A file imports from its neighbours, absolutely and relatively."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "neighbour.py").write_text("def known(): ...\n")
+    path = str(package / "module.py")
+    project = {"path": path, "project": str(tmp_path)}
+    for text in (
+        "from package.neighbour import known",
+        "from .neighbour import known",
+        "from . import neighbour",
+        "import package.neighbour",
+    ):
+        assert _check("$0", text, **project).verdict is OK, text
+    assert _check("$0", "from package.neighbour import gone", **project).verdict is FLAGGED
+
+
+def test_real_code_put_back_into_its_file_is_not_flagged() -> None:
+    """Cutting a statement out of a good file and inserting it again raises no alarm."""
+    chooser = random.Random(16)
+    flagged = []
+    for path in sorted(Path(random.__file__).parent.glob("[a-d]*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        if not lines or len(lines) > 1500:
+            continue
+        line = chooser.randrange(len(lines))
+        offset = sum(map(len, lines[:line]))
+        request = CheckRequest(text.replace(lines[line], "", 1), offset, lines[line])
+        if "".join(lines).find(lines[line]) != offset:
+            continue
+        verdict = check(request)
+        if verdict.verdict is FLAGGED:
+            flagged.append((path.name, line, verdict))
+    assert flagged == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=30), st.integers(0, 60))
+def test_any_input_has_a_verdict(text: str, insert_text: str, offset: int) -> None:
+    """However broken the code, the check answers and does not raise."""
+    request = CheckRequest(text, min(offset, len(text)), insert_text)
+    assert isinstance(check(request), Verdict)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_broken_real_code_has_a_verdict(data: st.DataObject) -> None:
+    """Cuts of real code anywhere, with any part of it inserted, have verdicts."""
+    text = Path(check.__code__.co_filename).read_text(encoding="utf-8")[:3000]
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    insert_text = text[start : data.draw(st.integers(start, len(text)))]
+    request = CheckRequest(text[:start] + text[end:], start, insert_text)
+    assert isinstance(check(request), Verdict)

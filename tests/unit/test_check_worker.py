@@ -1,0 +1,96 @@
+"""The worker process and its handle."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from lsp_server import check_worker
+from lsp_server.check_worker import CheckWorker
+from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
+
+_DEADLINE_S = 60
+_GOOD = CheckRequest("x = 1\n", 6, "y = x")
+_BAD = CheckRequest("x = 1\n", 6, "y = z")
+
+
+@pytest.fixture
+def worker() -> Iterator[CheckWorker]:
+    """Yield a worker that is ended afterwards."""
+    worker = CheckWorker()
+    yield worker
+    worker.close()
+
+
+def _pid(worker: CheckWorker) -> int:
+    process = worker._process
+    assert process is not None
+    return process.pid
+
+
+def test_verdicts_come_from_another_process(worker: CheckWorker) -> None:
+    """Requests are answered one after the other, by one process that is not ours."""
+    futures = [worker.submit(_BAD), worker.submit(_GOOD)]
+    verdicts = [future.result(_DEADLINE_S).verdict for future in futures]
+    assert verdicts == [VerdictKind.FLAGGED, VerdictKind.OK]
+    assert _pid(worker) != os.getpid()
+
+
+def test_a_worker_that_was_killed_costs_one_verdict(worker: CheckWorker) -> None:
+    """A dead worker means unchecked, and the next request gets a new one."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    os.kill(_pid(worker), signal.SIGKILL)
+    assert worker.submit(_BAD).result(_DEADLINE_S) == UNCHECKED
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+def test_a_stuck_worker_is_replaced(
+    worker: CheckWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that never ends is given up when another one comes much later."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    os.kill(_pid(worker), signal.SIGSTOP)
+    stuck = worker.submit(_GOOD)
+    while worker._busy_since is None:
+        assert not stuck.done()
+    monkeypatch.setattr(check_worker, "_STUCK_AFTER_S", -1.0)
+    later = worker.submit(_BAD)
+    assert stuck.result(_DEADLINE_S) == UNCHECKED
+    assert later.result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+def test_a_cancelled_request_is_not_checked(worker: CheckWorker) -> None:
+    """Who no longer waits costs the worker nothing."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    os.kill(_pid(worker), signal.SIGSTOP)
+    first, second = worker.submit(_GOOD), worker.submit(_BAD)
+    assert second.cancel()
+    os.kill(_pid(worker), signal.SIGCONT)
+    assert first.result(_DEADLINE_S).verdict is VerdictKind.OK
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+def test_closing_ends_the_process(worker: CheckWorker) -> None:
+    """Nothing is left running, and what was still asked is unchecked."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    process = psutil.Process(_pid(worker))
+    os.kill(process.pid, signal.SIGSTOP)
+    pending = worker.submit(_GOOD)
+    worker.close()
+    assert pending.result(_DEADLINE_S) == UNCHECKED
+    assert not process.is_running()
+
+
+def test_a_very_large_file_is_unchecked_at_once(worker: CheckWorker) -> None:
+    """A check is not asked about files that would take it minutes."""
+    request = CheckRequest("x = 1\n" * 200_000, 0, "y = 1")
+    assert worker.submit(request).result(0) == UNCHECKED
+
+
+def test_text_that_is_no_unicode_survives_the_way(worker: CheckWorker) -> None:
+    """A lone surrogate, which JSON can carry, costs a verdict and no more."""
+    request = CheckRequest("x = '\ud800'\n", 10, "y = 1")
+    assert worker.submit(request).result(_DEADLINE_S).verdict in VerdictKind
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED

@@ -1,0 +1,411 @@
+"""One completion from one snapshot, written by an engine that recites."""
+
+import math
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp_server.completion import Completion, Rule, Snapshot, complete, prompt_perplexity
+from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
+
+CURSOR = "$0"
+FILE = "".join(f"# Compute {n}.\nvalue_{n} = {n}\n\n" for n in range(300))
+
+
+def snapshot_of(marked: str, language_id: str = "python") -> Snapshot:
+    """Return the snapshot of a text that holds the cursor's mark."""
+    before, _, after = marked.partition(CURSOR)
+    return Snapshot(before + after, len(before), language_id)
+
+
+def asked(
+    marked: str,
+    script: Script = "",
+    *,
+    language_id: str = "python",
+    max_new_tokens: int = 256,
+    n_candidates: int = 1,
+    context_length: int = 2048,
+) -> tuple[Completion, ScriptedEngine]:
+    """Return the completion at the mark, and the engine that wrote it."""
+    model = fake_model(script, context_length)
+    completion = complete(
+        model,
+        snapshot_of(marked, language_id),
+        max_new_tokens=max_new_tokens,
+        n_candidates=n_candidates,
+    )
+    assert isinstance(model.engine, ScriptedEngine)
+    return completion, model.engine
+
+
+def inserted(marked: str, script: Script, max_new_tokens: int = 256) -> str:
+    """Return the text of the only candidate, or nothing."""
+    completion, _ = asked(marked, script, max_new_tokens=max_new_tokens)
+    return "".join(candidate.insert_text for candidate in completion.candidates)
+
+
+@pytest.mark.parametrize(
+    ("marked", "rule"),
+    [
+        ("# Do it.\n$0", Rule.TURN),
+        ("# Do it.\n\n\n$0\n\n", Rule.TURN),
+        ("# Do it.\n$0\n\n# Next.\nx = 1\n", Rule.TURN),
+        ("# Do it.\n\n    $0", Rule.TURN),
+        ("def f():\n    # Do it.\n    $0", Rule.TURN),
+        ("def f():\n    # Do it.\n$0\n\nx = 1\n", Rule.TURN),
+        ("if x:\n    # A\n    y\n# B\n$0", Rule.TURN),
+        ("# Do it.\nx = 1\n$0", Rule.STATEMENT),
+        ("# Do it.\n$0\nx = 1\n", Rule.STATEMENT),
+        ("# Do it.\nx$0", Rule.STATEMENT),
+        ("# type: ignore\n$0", Rule.STATEMENT),
+        ("x = $0", Rule.STATEMENT),
+        ("x = $0  \n", Rule.STATEMENT),
+        ("def f():$0\n", Rule.STATEMENT),
+        ("x = f(\n)\n$0", Rule.STATEMENT),
+        ("f($0)", Rule.LINE),
+        ("f(\n    $0\n)", Rule.LINE),
+        ("x = [$0", Rule.LINE),
+        ("x = $0 + 1", Rule.LINE),
+        ("x = " + "1 + " * 500 + "$0", Rule.LINE),
+    ],
+)
+def test_rule_of_a_place(marked: str, rule: Rule) -> None:
+    """A whole program is written only where a comment above has none."""
+    assert asked(marked)[0].rule is rule
+
+
+@pytest.mark.parametrize("language_id", ["javascript", "ruby", "plaintext"])
+def test_other_languages_get_lines(language_id: str) -> None:
+    """Comments, strings and blocks are read in Python alone."""
+    completion, _ = asked("# Do 'it.\n$0\n", "a = 1\nb = 2\n", language_id=language_id)
+    assert completion.rule is Rule.LINE
+    assert [candidate.insert_text for candidate in completion.candidates] == ["a = 1"]
+
+
+@pytest.mark.parametrize(
+    ("marked", "silence"),
+    [
+        ("$0", "the file is empty"),
+        (" \n\t\n$0\n", "the file is empty"),
+        ("# Do i$0", "the cursor is in a comment"),
+        ("# Do it.$0\n", "the cursor is in a comment"),
+        ("x = 1  # why$0\n", "the cursor is in a comment"),
+        ("x = 'a$0'", "the cursor is in a string"),
+        ("x = 'a\\'$0", "the cursor is in a string"),
+        ('"""A\n$0\n"""\n', "the cursor is in a string"),
+        ("val$0ue = 1", "the cursor is inside a word"),
+    ],
+)
+def test_silence(marked: str, silence: str) -> None:
+    """Where nothing is wanted the engine is not even asked."""
+    completion, engine = asked(marked, "x = 1\n")
+    assert (completion.candidates, completion.silence) == ((), silence)
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize(
+    ("marked", "expected"),
+    [
+        ("# Do it.\n$0", "x = 1\nif x:\n    y = 2"),
+        ("def f():\n    # Do it.\n$0", "    x = 1\n    if x:\n        y = 2"),
+        ("def f():\n    # Do it.\n  $0", "  x = 1\n    if x:\n        y = 2"),
+        ("def f():\n    # Do it.\n    $0", "x = 1\n    if x:\n        y = 2"),
+        ("def f():\n    # Do it.\n\n\n    $0\n\ny = 1\n", "x = 1\n    if x:\n        y = 2"),
+        ("def f():\n\t# Do it.\n\t$0", "x = 1\n\tif x:\n\t    y = 2"),
+        ("def f():\n\t# Do it.\n$0", "\tx = 1\n\tif x:\n\t    y = 2"),
+        ("# Do it.\n    $0", "x = 1\n    if x:\n        y = 2"),
+    ],
+)
+def test_a_program_has_the_indentation_of_its_place(marked: str, expected: str) -> None:
+    """The comment's indentation is written where it is missing, and never twice."""
+    comment = marked.partition("#")[0].rpartition("\n")[2]
+    typed = marked.partition(CURSOR)[0].rpartition("\n")[2]
+    indent = comment if comment.startswith(typed) else typed
+    script = f"{indent}x = 1\n{indent}if x:\n{indent}    y = 2\n{indent}# Next.\n"
+    assert inserted(marked, script) == expected
+    # A model that forgets the indentation of the first line gets it all the same.
+    assert inserted(marked, script.removeprefix(indent)) == expected
+
+
+@pytest.mark.parametrize(
+    "history",
+    ["", "# Import libraries.\n\nimport numpy as np\n\n", "é = '😀'\n\n# A\nx = 1\n\n\n"],
+)
+def test_the_prompt_of_a_turn_is_the_papers(history: str) -> None:
+    """The model gets the text up to and with the comment's newline, and nothing else."""
+    for below in ("$0", "\n\n$0\n", "$0\n\n# Later.\ny = 1\n"):
+        _, engine = asked(f"{history}# Do it.\n{below}", "x = 1\n")
+        expected = ByteTokenizer().encode(f"{history}# Do it.\n").token_ids
+        assert list(engine.calls[0].token_ids) == expected
+    _, engine = asked(f"{history}if x:\n    # Do it.\n    $0", "x = 1\n")
+    assert engine.calls[0].prompt == f"{history}if x:\n    # Do it.\n"
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("x = $0", "1\ny = 2\n", "1"),
+        ("x = $0", "1", "1"),
+        ("x = f($0", " a)\n", "a)"),
+        ("    retu$0\n", "    return 1\n", "rn 1"),
+        ("def f(x):$0\n", ":\n    return x\n\n\ny", "\n    return x"),
+        ("if x:\n    $0", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("x = 1\n$0", "if x:\n    a\nelse:\n    b\nc = 1\n", "if x:\n    a\nelse:\n    b"),
+        ("x = 1\n$0", "#\ny = 1\n", "y = 1"),
+        ("x = 1\n    $0", "\n    \t # y = 1\n", "y = 1"),
+        ("# Do it.\n$0", "'''y = 1\n", "y = 1"),
+        ("# Do it.\n$0", "x = 1\n\n\n\ny = 2", "x = 1"),
+        ("# Do it.\n$0", "print(1)\nprint(2)\n", "print(1)"),
+        ("# Do it.\n$0", "x = 1\n# Next.\n", "x = 1"),
+        ("# Do it.\n$0", "x = 1", "x = 1"),
+        ("# Do it.\n$0", "x = 1\n" * 9, "x = 1"),
+        ("# Do it.\n$0", "", ""),
+        ("x = 1\n$0", "y = [\n" + "    1,\n" * 9 + "]\n", ""),
+        ("é = 1\né$0", "é = '😀'\n", " = '😀'"),
+    ],
+)
+def test_what_is_inserted(marked: str, script: str, expected: str) -> None:
+    """A program, a statement or a line ends where it is whole."""
+    assert inserted(marked, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("f($0)", "(a, b))\n", "a, b"),
+        ("f($0)", "(len(a))\n", "len(a)"),
+        ("f($0)", "(len(a)\n", "len(a)"),
+        ("x = [$0]", "[1, 2]\n", "1, 2"),
+        ("if f($0):", "(a):\n", "a"),
+        ("x = $0 + 1", " y + 1\n", "y"),
+        ("x = f(a, $0, b)", " c, b)\n", "c"),
+        ("f(\n    a$0\n)", "    a, b)\n", ", b"),
+        ("x = 1\n$0\ny = 2\n", "y = 2\n", ""),
+        ("x = 1\n$0\n\n\ny = 2\n", "y = 2\n", ""),
+        ("# Do it.\nx$0\ny = 2\n", "\nx = 1\ny = 2\n", " = 1"),
+        ("f($0)", "()\n", ""),
+    ],
+)
+def test_what_follows_is_not_written_again(marked: str, script: str, expected: str) -> None:
+    """Brackets and text that stand after the cursor are left to stand there."""
+    assert inserted(marked, script) == expected
+
+
+def test_a_half_typed_word_is_left_to_the_model() -> None:
+    """The prompt ends before the word, and the answer must begin with what is typed."""
+    completion, engine = asked("def f(x):\n    retu$0", "retx return x\n")
+    assert engine.calls[0].prompt == "def f(x):\n   "
+    assert completion.candidates[0].insert_text == "x return x"
+
+
+@pytest.mark.parametrize(
+    "script", ["x = 1\nif x:\n    y\n\n\n", "x = 1\r\nif x:\r\n    y\r\n#"]
+)
+def test_line_ends_are_the_files(script: str) -> None:
+    """A file with CR LF gets them, the model sees none, and its own are not doubled."""
+    completion, engine = asked("a = 1\r\n# Do it.\r\n$0", script)
+    assert completion.candidates[0].insert_text == "x = 1\r\nif x:\r\n    y"
+    assert engine.calls[0].prompt == "a = 1\n# Do it.\n"
+
+
+class StopLater(threading.Event):
+    """Is set once somebody has looked at it five times."""
+
+    n_looks = 0
+
+    def is_set(self) -> bool:
+        """Count the look."""
+        self.n_looks += 1
+        return self.n_looks > 5
+
+
+def test_stop_ends_it_within_one_token() -> None:
+    """A newer request waits for one token at most, and what was written is thrown away."""
+    engine = ScriptedEngine("x = 1\n# Next.\n")
+    model = fake_model("")
+    model = type(model)("fake", engine, model.tokenizer)
+    completion = complete(
+        model, snapshot_of("# Do it.\n$0"), max_new_tokens=256, n_candidates=3, stop=StopLater()
+    )
+    assert engine.n_generated == 5
+    assert len(engine.calls) == 1
+    assert completion.candidates == ()
+    assert "newer request" in completion.silence
+
+
+def test_candidates_differ_and_the_greedy_one_is_first() -> None:
+    """Several candidates are drawn with seeds of their own; equal ones count once."""
+    scripts = iter(["x = 1\n", "x = 2\n", "x = 1\n", "", "x = 3\n"])
+    completion, engine = asked("# Do it.\n$0", lambda _: next(scripts), n_candidates=5)
+    texts = [candidate.insert_text for candidate in completion.candidates]
+    assert texts == ["x = 1", "x = 2", "x = 3"]
+    assert [call.temperature > 0 for call in engine.calls] == [False, True, True, True, True]
+    assert len({call.seed for call in engine.calls}) == 5
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "limit", "expected"),
+    [
+        ("# Do it.\n$0", "x = 1\ny = 2\nz = 3\n", 15, "x = 1\ny = 2"),
+        ("# Do it.\n$0", "x = 1\nif y:\n    z = 1\n", 17, "x = 1"),
+        ("# Do it.\n$0", "x = 1\nf(\n  a,\n  b)\n", 17, "x = 1"),
+        ("# Do it.\n$0", "value = compute(1)\n", 9, ""),
+        ("if x:$0", ":\n    a = 1\n    b = 2\n", 18, "\n    a = 1"),
+        ("x = $0", "compute(1)\n", 5, ""),
+        ("f($0)", "(a, b, c)\n", 5, ""),
+        ("f($0)", "(" + "a" * 200 + ")\n", 256, ""),
+    ],
+)
+def test_the_limit_leaves_whole_statements(
+    marked: str, script: str, limit: int, expected: str
+) -> None:
+    """What the limit cuts off is never offered in part."""
+    assert inserted(marked, script, limit) == expected
+
+
+@pytest.mark.parametrize("context_length", [64, 128, 2048])
+@pytest.mark.parametrize("max_new_tokens", [1, 50, 256, 10**6])
+def test_prompt_and_answer_fit_the_context(context_length: int, max_new_tokens: int) -> None:
+    """At least half of the context is the prompt's, and no rule asks for more than is left."""
+    for below in ("# Do it.\n$0", "x = f($0)", "x = $0"):
+        _, engine = asked(
+            FILE + below,
+            "y\n",
+            max_new_tokens=max_new_tokens,
+            context_length=context_length,
+        )
+        (call,) = engine.calls
+        assert 1 <= call.max_new_tokens <= max_new_tokens
+        assert len(call.token_ids) + call.max_new_tokens <= context_length
+        assert len(call.token_ids) >= context_length // 8
+
+
+@pytest.mark.parametrize("history", [FILE, FILE * 50])
+def test_prompts_of_all_rules_start_alike(history: str) -> None:
+    """Going from one kind of place to another, or typing on, keeps the cached prefix."""
+    prompts = []
+    for below in ("x = f($0)", "x = $0", "x = valu$0", "# Do it.\n$0", "y\nz\nx$0"):
+        _, engine = asked(history + below, "1\n")
+        prompts.append(engine.calls[0].prompt)
+    assert len({prompt[:200] for prompt in prompts}) == 1
+    assert prompts[0].startswith("# Compute")
+
+
+def test_tokens_are_counted() -> None:
+    """The counts are those of the engine, reuse that of the first candidate."""
+    model = fake_model("x = 1\n\n\n")
+    snapshot = snapshot_of("# Do it.\n$0")
+    first = complete(model, snapshot, max_new_tokens=99)
+    again = complete(model, snapshot, max_new_tokens=99, n_candidates=2)
+    assert (first.prompt_tokens, first.reused_tokens, first.generated_tokens) == (9, 0, 8)
+    assert (again.prompt_tokens, again.reused_tokens, again.generated_tokens) == (9, 8, 16)
+    assert 0 <= again.first_token_ms <= again.total_ms
+
+
+def test_the_mean_is_over_what_the_model_chose() -> None:
+    """What was typed already says nothing about how sure the model is."""
+    completion, _ = asked("x = valu$0", " value\n")
+    values = [log_probability(byte) for byte in b"e\n"]
+    mean = completion.candidates[0].mean_log_probability
+    assert mean == pytest.approx(sum(values) / len(values))
+
+
+@pytest.mark.parametrize(
+    ("marked", "own"),
+    [
+        ("# ab\n$0", "ab"),
+        ("x = 1\n\n## ab cd  \n#  é\n\n$0", "ab cdé"),
+        ("# one\nx = 1\n$0", "one"),
+        ("if x:\n    # in\n    y\n$0", "in"),
+        ("# one\n# two\r\n$0", "onetwo"),
+        ("x = 1\n$0", None),
+        ("# %%\n$0", None),
+    ],
+)
+def test_prompt_perplexity(marked: str, own: str | None) -> None:
+    """It is that of the comment's own tokens, and there is none without a turn."""
+    value = prompt_perplexity(fake_model(""), snapshot_of(marked))
+    if own is None:
+        assert value is None
+        return
+    # Of the second line's two spaces the second is a word's: only one belongs to the mark.
+    values = [log_probability(byte) for byte in (own if "é" not in own else "ab cd é").encode()]
+    assert value == pytest.approx(math.exp(-sum(values) / len(values)), rel=1e-5)
+
+
+@pytest.mark.parametrize("word", ["a ", "é", "😀"])
+def test_prompt_perplexity_of_more_than_the_context(word: str) -> None:
+    """A comment that the context cannot hold is judged by its end."""
+    marked = f"{FILE}# {word * 900}\n$0"
+    assert prompt_perplexity(fake_model("", 512), snapshot_of(marked)) is not None
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        FILE * 600 + "# Do it.\n$0\n" + FILE * 20,
+        "x = '" + "a" * (1 << 20) + "'\ny = $0",
+        "# Do it.\nx = " + "1 + " * (1 << 18) + "$0",
+        "x = f(" + "(" * (1 << 20) + "$0",
+        "😀" * (1 << 20) + " = $0\n",
+        " " * (1 << 20) + "$0x",
+    ],
+    ids=["5 MB", "string", "long line", "brackets", "emoji", "spaces"],
+)
+def test_huge_texts_get_an_answer(marked: str) -> None:
+    """A text of any size costs no more than its surroundings."""
+    completion, engine = asked(marked, "y = 1\n")
+    assert completion.candidates
+    assert len(engine.calls[0].token_ids) <= 2048 - 256
+
+
+PIECES = (
+    *("# Do it.\n", "    # Do it.\n", "x = 1\n", "def f():\n", "    return 1\n", "\n", "\r\n"),
+    *("    ", "\t", "f(", ")", "'", '"""', "\\", "é", "😀", "x", "valu", " ", ":", "\ud800"),
+    *("# c", "if x:\n", "else:", "\r", "\f", "0, ", "[", "]", "# ----\n", "x" * 40),
+)
+texts = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+@given(
+    before=texts,
+    after=texts,
+    script=texts,
+    language_id=st.sampled_from(["python", "plaintext"]),
+    max_new_tokens=st.integers(1, 60),
+    context_length=st.sampled_from([16, 100, 2048]),
+)
+def test_any_place_has_an_answer(
+    before: str,
+    after: str,
+    script: str,
+    language_id: str,
+    max_new_tokens: int,
+    context_length: int,
+) -> None:
+    """Whatever the text, the cursor and the model, there are candidates or a reason."""
+    snapshot = Snapshot(before + after, len(before), language_id)
+    model = fake_model(script, context_length)
+    completion = complete(model, snapshot, max_new_tokens=max_new_tokens, n_candidates=2)
+    found = [candidate.insert_text for candidate in completion.candidates]
+    assert bool(found) is not bool(completion.silence)
+    assert len(set(found)) == len(found)
+    for text in found:
+        assert text.strip()
+        assert "\r" not in text.replace("\r\n", "")
+        assert ("\r\n" not in snapshot.text) or "\n" not in text.replace("\r\n", "")
+    assert (prompt_perplexity(model, snapshot) or 1.0) >= 1.0
+
+
+@given(before=texts, after=texts)
+def test_what_follows_is_never_the_completion(before: str, after: str) -> None:
+    """A model that recites the text after the cursor gets nothing in."""
+    text = before + "\n" + after.lstrip("\r\n\t\f #")
+    recited = text[len(before) + 1 :].replace("\r\n", "\n").replace("\r", "\n")
+    completion = complete(
+        fake_model(recited), Snapshot(text, len(before) + 1), max_new_tokens=200
+    )
+    assert completion.candidates == ()

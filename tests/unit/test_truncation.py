@@ -1,0 +1,240 @@
+"""Where programs, statements and lines end, whole and while they are being written."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp_server.truncation import (
+    cut_line,
+    cut_overlap,
+    cut_repetition,
+    cut_statement,
+    cut_turn,
+    truncate,
+    whole_statements,
+)
+
+CASES = Path(__file__).parents[3] / "shared" / "data" / "mtpb_truncate_cases.jsonl"
+PIECES = (
+    *("x = 1", "def f():", "default = 1", "print(x)", "print_all()", "if x:", "else:", "e"),
+    *("    y = 2", "  z", "\n", "\n\n", "\n\n\n", "# c", "    # c", "'''", '"""', "'", "("),
+    *(")", "\\", "return", "return_x=1", "@wraps", "\t", "   ", "<|endoftext|>", "elif y:"),
+    *("[\n", "]\n", ":", "é", "case 1:", "    def g(self):\n", "        pass\n", "\r", "\f"),
+)
+texts = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+indents = st.sampled_from(["", "    ", "\t"])
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("", ""),
+        ("x = 1\ny = 2", "x = 1\ny = 2"),
+        ("x = 1\n\ny = 2", "x = 1\n\ny = 2"),
+        ("x = 1\n\n\ny = 2", "x = 1"),
+        ("x = 1\n# next", "x = 1\n"),
+        ("# first", ""),
+        ("\n\n\nx", ""),
+        ("x = 1\n  # inner\ny", "x = 1\n  # inner\ny"),
+        ("x = 1  # trailing", "x = 1  # trailing"),
+        ("x<|endoftext|>y", "x"),
+        ("x\n'''doc'''", "x\n"),
+        ('"""doc"""', ""),
+        ("x = '''a'''", "x = '''a'''"),
+        ("print(1)\nprint(2)", "print(1)\n"),
+        ("print(1)\nprint_x(2)", "print(1)\n"),
+        ("x\nprint(1)\n  print(2)", "x\nprint(1)\n  print(2)"),
+        ("def f():\n  x\ndef g():", "def f():\n  x\n"),
+        ("def f():\n  x\ndefault = 1", "def f():\n  x\n"),
+        ("x = '''\n# in a string\n'''", "x = '''\n"),
+        # The second ``print`` is cut first, so a ``def`` after it never counts.
+        ("def f(): 1\nprint(1)\nprint(2)\ndef g(): 2", "def f(): 1\nprint(1)\n"),
+        ("print(1)\n# c\nprint(2)", "print(1)\n"),
+        ("print(1)\r# c", "print(1)\r# c"),
+    ],
+)
+def test_truncate(completion: str, expected: str) -> None:
+    """The published rules, with what is odd about them."""
+    assert truncate(completion) == expected
+
+
+def test_truncate_agrees_with_the_published_function() -> None:
+    """All recorded answers of CodeGen's own ``truncate`` are ours."""
+    if not CASES.is_file():
+        pytest.skip(f"{CASES.name} is not on this machine")
+    cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
+    assert len(cases) == 3000
+    assert [case for case in cases if truncate(case["completion"]) != case["truncated"]] == []
+
+
+@pytest.mark.parametrize(
+    ("generated", "indent", "expected"),
+    [
+        ("x = 1\n", "", None),
+        ("x = 1\n# next", "", "x = 1\n"),
+        ("if x:\n    # why\n    y\n# next", "", "if x:\n    # why\n    y\n"),
+        ("x = '''\n# text\n'''\ny\n\n\n", "", "x = '''\n"),
+        ("x = 1\n\n\n", "", "x = 1"),
+        ("    x = 1\n", "    ", None),
+        ("    x = 1\ny", "    ", "    x = 1\n"),
+        ("    x = 1\n\n  y", "    ", "    x = 1\n\n"),
+        ("    x = 1\n    # next", "    ", "    x = 1\n"),
+        ("    x = 1\n# outer", "    ", "    x = 1\n"),
+        ("    x = '''\ntext\n'''\n", "    ", None),
+        ("    x = (\n1\n)\n    y", "    ", None),
+        ("    def f():\n        x\n    def g():", "    ", "    def f():\n        x\n"),
+        ("\tx = 1\n        y\n    z", "\t", "\tx = 1\n        y\n"),
+    ],
+)
+def test_cut_turn(generated: str, indent: str, expected: str | None) -> None:
+    """A turn's program ends with its scope, at the next comment, or where CodeGen cuts."""
+    assert cut_turn(generated, indent) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "generated", "expected"),
+    [
+        ("x = ", "1", None),
+        ("x = ", "1\n", "1"),
+        ("x = ", "f(\n    1,\n)\ny", "f(\n    1,\n)"),
+        ("x = ", "'''\na\n\n\nb'''\n", "'''\na\n\n\nb'''"),
+        ("x = ", "1 + \\\n    2\ny", "1 + \\\n    2"),
+        ("x", "", None),
+        ("", "f(\n    return_x=1,\n)\n", "f(\n    return_x=1,\n)"),
+        ("def f(", "):\n    return 1\n", None),
+        ("def f(", "):\n    return 1\n\nx", "):\n    return 1"),
+        ("def f(", "a,\n      b):\n    return 1\nx", "a,\n      b):\n    return 1"),
+        ("def f():", "\n    a\n\n\n    b\n", "\n    a"),
+        ("if x:", "\n    a\nelse:\n    b\nx", "\n    a\nelse:\n    b"),
+        ("if x:", "\n    a\nelsewhere = 1", "\n    a"),
+        ("if x:", "\n    a\nel", None),
+        ("if x:", "\n    a\nx", "\n    a"),
+        ("if x:", "  # why\n    a\nx", "  # why\n    a"),
+        ("    if x:", "\n        a\n    # b\n", "\n        a"),
+        ("    if x:", "\n        a\nelse:\n", "\n        a"),
+        ("", "try:\n    a\nexcept E:\n    b\nx", "try:\n    a\nexcept E:\n    b"),
+        ("", "@wraps\ndef f():\n    a\nb", "@wraps\ndef f():\n    a"),
+        ("", "@wraps\n@twice\nclass A:\n    a\n\nb", "@wraps\n@twice\nclass A:\n    a"),
+        ("", "\n\nx = 1\n", "\n\nx = 1"),
+        ("a = {", "'b': 1}\nc", "'b': 1}"),
+        ("x", ": int\ny", ": int"),
+        ("class A: ", "pass\nb", "pass"),
+    ],
+)
+def test_cut_statement(before: str, generated: str, expected: str | None) -> None:
+    """A statement ends with its line, or with its block and the clauses that belong to it."""
+    assert cut_statement(before, generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected"), [("a", None), ("a\nb", "a"), ("\n", ""), ("", None)]
+)
+def test_cut_line(generated: str, expected: str | None) -> None:
+    """A line ends at its newline."""
+    assert cut_line(generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected"),
+    [
+        ("a\na\na\n", "a"),
+        ("x\n  a\n  a\n  a\nb", "x\n  a"),
+        ("a\na\na", None),
+        ("a\na\nb\na\n", None),
+        ("a\n\n\n\n\n", None),
+        ("", None),
+    ],
+)
+def test_cut_repetition(generated: str, expected: str | None) -> None:
+    """Three equal whole lines in a row are a loop, of which one stays."""
+    assert cut_repetition(generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected"),
+    [
+        ("x = 1\ny = ", "x = 1\n"),
+        ("x = ", ""),
+        ("x = 1\n", "x = 1\n"),
+        ("x = 1\nif y:\n", "x = 1\n"),
+        ("x = 1\nif y:\n\n    # why\n    z", "x = 1\n"),
+        ("if y:\n    z\n    w", "if y:\n    z\n"),
+        ("x = 1\nf(\n    a,\n    b", "x = 1\n"),
+        ("x = 1\ny = '''\ntext\n", "x = 1\n"),
+        ("x = 1\ny = 2 + \\\n", "x = 1\n"),
+        ("x = 1\n@wraps\n", "x = 1\n"),
+        ("def f():\n    if x:\n        for y in z:\n", ""),
+        ("def f():\n    '''Note:'''\n", "def f():\n    '''Note:'''\n"),
+        ("x = 1  # so:\n", "x = 1  # so:\n"),
+        ("\n\n", ""),
+    ],
+)
+def test_whole_statements(generated: str, expected: str) -> None:
+    """What was cut off by the limit ends with a line that can be the last."""
+    assert whole_statements(generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("generated", "after", "expected"),
+    [
+        ("a)", ")", "a"),
+        ("a, b)", ")", "a, b"),
+        ("f(a))", ")", "f(a)"),
+        ("(a)", ")", "(a)"),
+        ("a], b", "]", "a"),
+        ("'(', b)", ")", "'(', b"),
+        ("':)')", ")", "':)'"),
+        ("a, c)", ", b)", "a, c"),
+        ("a, b)", ", b)", "a"),
+        ("a):", "):", "a"),
+        ("a = 1", "= 1", "a "),
+        ("data", "and x:", "data"),
+        ("x in a", "and y", "x in a"),
+        ("not done and", "and x:", "not done "),
+        ('hello"', '")', "hello"),
+        ("a", "", "a"),
+        ("", ")", ""),
+    ],
+)
+def test_cut_overlap(generated: str, after: str, expected: str) -> None:
+    """What stands after the cursor already is not written again, and no word is split."""
+    assert cut_overlap(generated, after) == expected
+
+
+@given(texts, indents)
+def test_stopping_early_never_changes_a_turn(generated: str, indent: str) -> None:
+    """The first cut that a growing text shows is the cut of the whole text."""
+    cuts = (cut_turn(generated[:end], indent) for end in range(len(generated) + 1))
+    assert next((c for c in cuts if c is not None), None) == cut_turn(generated, indent)
+
+
+@given(texts, st.sampled_from(["", "    ", "if x:", "x = ", "    def f(", "@a"]))
+def test_stopping_early_never_changes_a_statement(generated: str, before: str) -> None:
+    """The first cut that a growing text shows is the cut of the whole text."""
+    cuts = (cut_statement(before, generated[:end]) for end in range(len(generated) + 1))
+    assert next((c for c in cuts if c is not None), None) == cut_statement(before, generated)
+
+
+@given(texts)
+def test_stopping_early_never_changes_a_line(generated: str) -> None:
+    """The first cut that a growing text shows is the cut of the whole text."""
+    cuts = (cut_line(generated[:end]) for end in range(len(generated) + 1))
+    assert next((c for c in cuts if c is not None), None) == cut_line(generated)
+
+
+@given(texts, indents)
+def test_cuts_are_beginnings(generated: str, indent: str) -> None:
+    """Nothing that cuts a text ever adds to it."""
+    for part in (
+        cut_turn(generated, indent),
+        cut_statement(indent, generated),
+        cut_line(generated),
+        cut_repetition(generated),
+        truncate(generated, indent),
+        whole_statements(generated),
+        cut_overlap(generated, ")"),
+    ):
+        assert part is None or generated.startswith(part)
