@@ -248,7 +248,7 @@ def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
 def _lies_in(span: tuple[int, int], turn: Turn, start: int) -> bool:
     # A token may begin with the space between the comment mark and the word.
     return any(
-        first - 1 <= span[0] + start and span[1] + start <= end
+        first - 1 <= span[0] + start and first < span[1] + start <= end
         for first, end in turn.prompt_spans
     )
 
@@ -381,16 +381,18 @@ def _cut(plan: _Plan, written: str, n_typed: int) -> str | None:
 
 def _fitted(plan: _Plan, generated: str) -> str:
     """Return the text without what the buffer holds already after the cursor."""
-    follows = plan.text_after.lstrip()
+    text, follows = generated.rstrip(), plan.text_after.lstrip()
     if plan.rule is Rule.LINE:
         after = plan.line_after.strip()
         if not after and follows[:1] in ")]}":
             after = follows[:1]
-        generated = cut_overlap(generated, after)
-        if plan.line_after.strip():
-            return generated
-    text = generated.rstrip()
-    return "" if follows.startswith(text.strip()) else text
+        text = cut_overlap(text, after)
+    if not plan.text_after[:1].strip():
+        text = text.rstrip()
+    lines = text.strip()
+    rest = follows[len(lines) :].partition("\n")[0]
+    is_there = follows.startswith(lines) and not rest.strip()
+    return text if lines and not is_there else ""
 
 
 def _unix(text: str) -> str:

@@ -7,6 +7,7 @@ before, or nothing: the embedded model. Checkpoints are exported to the user's c
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +32,9 @@ def exported_folder(name: str | None, progress: Progress | None = None) -> Path:
     """
     if not name:
         return _exported(embedded_checkpoint(), progress)
-    folder = Path(name).expanduser()
+    folder = Path(name)
+    with suppress(RuntimeError):  # There may be no such user.
+        folder = folder.expanduser()
     if (folder / MANIFEST_FILE).is_file():
         return folder
     if folder.exists():

@@ -27,9 +27,9 @@ def download_checkpoint(repo_id: str) -> Path:
         weights = [f"{stem}{suffix}", f"{stem}-*{suffix}", f"{stem}{suffix}.index.json"]
         return Path(snapshot_download(repo_id, allow_patterns=_DATA_FILES + weights))
     except Exception as error:  # The library and its transports raise a dozen kinds.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DownloadError(
-            f"{repo_id} is no folder here and cannot be fetched from the Hub: {reason[0]}"
+            f"{repo_id} is no folder here and cannot be fetched from the Hub "
+            f"({type(error).__name__}); check the name and the network"
         ) from error
 
 

@@ -13,9 +13,9 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -44,22 +44,21 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
 
-@dataclass(frozen=True, slots=True)
-class _StorageClass:
+# A pickle can call __setstate__ and set attributes of whatever it is given, so these are
+# tuples, which nothing changes.
+class _StorageClass(NamedTuple):
     """Stands for ``torch.FloatStorage`` and the like; dtype None is an untyped one."""
 
     dtype: np.dtype[Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Dtype:
+class _Dtype(NamedTuple):
     """Stands for ``torch.uint16`` and the like."""
 
     dtype: np.dtype[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     """One flat run of bytes in the file."""
 
     dtype: np.dtype[Any] | None
@@ -67,8 +66,7 @@ class _Storage:
     n_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(NamedTuple):
     """A tensor: a strided view of a storage. Offsets and strides count elements."""
 
     storage: _Storage
@@ -143,15 +141,16 @@ class _TorchUnpickler(pickle.Unpickler):
         self._file = file
 
     def find_class(self, module: str, name: str) -> Any:
+        # Functions have attributes that a pickle could set, so they are wrapped.
         match module, name:
             case "collections", "OrderedDict":
                 return OrderedDict
             case "torch._utils", "_rebuild_tensor_v2":
-                return _rebuild_tensor_v2
+                return partial(_rebuild_tensor_v2)
             case "torch._utils", "_rebuild_tensor_v3":
-                return _rebuild_tensor_v3
+                return partial(_rebuild_tensor_v3)
             case "torch._utils", "_rebuild_parameter":
-                return _rebuild_parameter
+                return partial(_rebuild_parameter)
             case "torch.storage", "UntypedStorage":
                 return _StorageClass(None)
             case "torch", _ if name in _STORAGE_DTYPES:

@@ -524,14 +524,11 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
 
     The peak is VmHWM: ru_maxrss of a child begins with its parent's.
     """
-    config = codegen_config(n_embd=2048, n_head=16, n_layer=6)
-    tensors = random_tensors(config | {"n_layer": 1}, dtype=torch.float16)
-    for layer in range(1, 6):
-        tensors |= {
-            name.replace(".h.0.", f".h.{layer}."): tensor.clone()
-            for name, tensor in tensors.items()
-            if ".h.0." in name
-        }
+    config = codegen_config(n_embd=2048, n_head=16, vocab_size=51200)
+    tensors = random_tensors(config | {"vocab_size": 512}, dtype=torch.float16)
+    for name in ("transformer.wte.weight", "lm_head.weight"):
+        tensors[name] = tensors[name].repeat(100, 1)
+    tensors["lm_head.bias"] = tensors["lm_head.bias"].repeat(100)
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config, tensors, layout="bin")
     del tensors
     output = tmp_path / "out"

@@ -10,8 +10,10 @@ from lsp_server.models import embedded_checkpoint
 from lsp_server.prompt import TextTokenizer, build_prompt, prompt_start
 from lsp_server.tokenizer import Tokenizer
 from lsp_server.turns import read_turns
-from tests.fakes import EOS, ByteTokenizer
+from tests.fakes import ByteTokenizer
 
+EOS = 6105
+"""What no text has, in either tokenizer."""
 TINY = Tokenizer.from_file(embedded_checkpoint() / "tokenizer.json")
 TOKENIZERS: tuple[TextTokenizer, ...] = (ByteTokenizer(), TINY)
 TURN = "# Compute {n}.\nvalue_{n} = compute({n}, limit=100)\nprint(value_{n})\n\n"
@@ -46,7 +48,7 @@ def test_a_prompt_is_the_end_of_the_text_in_the_budget(
     assert prompt.required.decode() in text
     assert heal or not prompt.required
     if kept and len(text.encode()) > n_tokens:
-        assert 4 * (len(kept) + len(prompt.required)) >= n_tokens
+        assert 8 * (len(kept) + len(prompt.required)) >= n_tokens
 
 
 @pytest.mark.parametrize(
@@ -76,18 +78,22 @@ def test_an_empty_prompt_is_the_end_of_the_text_before() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-@pytest.mark.parametrize("n_tokens", [300, 1792])
-def test_the_start_stands_while_one_types(tokenizer: TextTokenizer, n_tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("n_tokens", "n_keystrokes", "every"), [(300, 500, 1), (1792, 2000, 20)]
+)
+def test_the_start_stands_while_one_types(
+    tokenizer: TextTokenizer, n_tokens: int, n_keystrokes: int, every: int
+) -> None:
     """Nearly all keystrokes leave the start, and so the cached prefix, where it was."""
     typed = "total = sum(value for value in values if value)\n" * 42
     turn_starts = [turn.start for turn in read_turns(FILE)]
     starts = [
         prompt_start(tokenizer, FILE + typed[:n], turn_starts, n_tokens)
-        for n in range(0, 2000, 20)
+        for n in range(0, n_keystrokes, every)
     ]
     assert starts[0] > 0
     assert starts[-1] > starts[0]
-    assert sum(a != b for a, b in pairwise(starts)) <= 20  # In 2,000 keystrokes.
+    assert sum(a != b for a, b in pairwise(starts)) <= n_keystrokes // 50
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_export import torch_bin
 from model_export.errors import CheckpointError, DamagedCheckpointError, UnsafePickleError
 from model_export.torch_bin import read_bin
 
@@ -87,12 +88,13 @@ class _Storage:
 class _View:
     """A float32 tensor that says of itself whatever it likes."""
 
-    def __init__(self, offset: Any, size: Any, stride: Any) -> None:
+    def __init__(self, offset: Any, size: Any, stride: Any, *state: Any) -> None:
         hooks: OrderedDict[str, Any] = OrderedDict()
         self.arguments = (_Storage(), offset, size, stride, False, hooks)
+        self.state = state
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return torch._utils._rebuild_tensor_v2, self.arguments
+        return torch._utils._rebuild_tensor_v2, self.arguments, *self.state
 
 
 class _Pickler(pickle.Pickler):
@@ -104,10 +106,10 @@ class _Pickler(pickle.Pickler):
         return None
 
 
-def pickled_view(offset: Any, size: Any, stride: Any) -> bytes:
-    """Return the pickle of a state dict with one tensor."""
+def pickled_view(offset: Any, size: Any, stride: Any, *state: Any) -> bytes:
+    """Return the pickle of a state dict with one tensor, and a state to set on it."""
     stream = io.BytesIO()
-    _Pickler(stream, 2).dump({"w": _View(offset, size, stride)})
+    _Pickler(stream, 2).dump({"w": _View(offset, size, stride, *state)})
     return stream.getvalue()
 
 
@@ -149,6 +151,8 @@ VIEWS: dict[str, torch.Tensor] = {
     "parameter": torch.nn.Parameter(GRID * 2),
     "no rows": GRID[:0],
     "no columns": GRID[:, :0],
+    "no data at all": torch.empty(0, 3),
+    "no data in some rows": torch.empty(3, 0),
 }
 
 
@@ -276,6 +280,20 @@ def test_an_old_style_instance_is_refused(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    "function", ["_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter"]
+)
+def test_a_pickle_cannot_change_the_reader(function: str, tmp_path: Path) -> None:
+    """A pickle may set attributes of what it gets, which must not be our own functions."""
+    pickled = b"\x80\x02ctorch._utils\n" + function.encode()
+    pickled += b"\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b."
+
+    with pytest.raises(DamagedCheckpointError):
+        read_bin(write_zip(tmp_path / "x.bin", pickled))
+
+    assert getattr(torch_bin, function).__defaults__ is None
+
+
 def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
     """An interrupted download, whatever its length, is never taken for a model."""
     whole = saved(tmp_path / "whole.bin", {"a": GRID, "b": GRID.half()}).read_bytes()
@@ -313,6 +331,19 @@ def test_a_view_written_by_hand_is_read(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.bin", pickled_view(1, (2, 2), (3, 1)), values.tobytes())
 
     np.testing.assert_array_equal(read_all(path)["w"], [[1, 2], [4, 5]])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [["x"], ("x",), {"offset": 9}, (None, {"offset": 9}), (None, None, 9, (1,), (1,))],
+    ids=str,
+)
+def test_a_view_cannot_be_changed_after_it_was_checked(state: Any, tmp_path: Path) -> None:
+    """A pickle that sets the state of a tensor is no way around the check of its bounds."""
+    path = write_zip(tmp_path / "x.bin", pickled_view(0, (6,), (1,), state), bytes(24))
+
+    with pytest.raises(DamagedCheckpointError, match="no readable state dict"):
+        read_bin(path)
 
 
 BAD_VIEWS: dict[str, tuple[Any, Any, Any]] = {

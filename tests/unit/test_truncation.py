@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsp_server.truncation import (
@@ -205,6 +205,7 @@ def test_cut_overlap(generated: str, after: str, expected: str) -> None:
 
 
 @given(texts, indents)
+@example("    f(\nreturn_x=1)\n    y\n    # c", "    ")
 def test_stopping_early_never_changes_a_turn(generated: str, indent: str) -> None:
     """The first cut that a growing text shows is the cut of the whole text."""
     cuts = (cut_turn(generated[:end], indent) for end in range(len(generated) + 1))
@@ -212,6 +213,9 @@ def test_stopping_early_never_changes_a_turn(generated: str, indent: str) -> Non
 
 
 @given(texts, st.sampled_from(["", "    ", "if x:", "x = ", "    def f(", "@a"]))
+@example("f(\n    return_x=1,\n)\n", "")
+@example("\n    a\n\n\n    b\nx\n", "if x:")
+@example("'''a\n\n\nb'''\n", "x = ")
 def test_stopping_early_never_changes_a_statement(generated: str, before: str) -> None:
     """The first cut that a growing text shows is the cut of the whole text."""
     cuts = (cut_statement(before, generated[:end]) for end in range(len(generated) + 1))
