@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lsp_server.completion import Model, Rule, Snapshot, complete
 from lsp_server.positions import position_at
 from lsp_server.turns import Turn, read_turns
-from lsp_server.verdict import CheckRequest, Verdict
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 
 _BLANK_LINES = re.compile(r"\A(?:[ \t\f]*(?:\r\n|\n|\r))+")
 
@@ -55,8 +55,9 @@ def synthesize(
         program = ""
         if completion.rule is Rule.TURN and completion.candidates:
             program = completion.candidates[0].insert_text
-        verdict = check(CheckRequest(opened, offset, program, path=path))
+        verdict = UNCHECKED
         if program:
+            verdict = check(CheckRequest(opened, offset, program, path=path))
             text = opened[:offset] + program + opened[offset:]
         passed = turn.start + 1
         yield WrittenTurn(

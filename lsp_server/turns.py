@@ -17,9 +17,8 @@ from lsp_server.positions import LINE_END
 from lsp_server.python_lines import Line, LineKind, read_lines, width_of
 
 _TOOL_MARK = re.compile(
-    r"#+\s*(?:type:|noqa\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8:|isort:"
-    r"|fmt:|yapf:|black:|noinspection\b|cython:|distutils:|-\*-|vim?:|NOLINT|sourcery\b)",
-    re.IGNORECASE,
+    r"#+\s*(?:type:|(?i:noqa)\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8:|isort:"
+    r"|fmt:|yapf:|black:|noinspection\b|cython:|distutils:|-\*-|vim?:|NOLINT|sourcery\b)"
 )
 _CODING = re.compile(r"#.*?coding[:=]\s*[-\w.]+")  # PEP 263
 _CODING_LINES = 2
@@ -30,7 +29,8 @@ _LICENCE = re.compile(
     r"|\b(?:under|see|MIT|BSD|Apache|Public) (?:the )?(?:\S+ )?licen[cs]e\b",
     re.IGNORECASE,
 )
-_RULER = re.compile(r"([-=#*~_+/\\|])\1{3,}")
+_RULER = re.compile(r"^\s*([-=#*~_+/\\|])\1{3,}|([-=#*~_+/\\|])\2{3,}\s*$", re.MULTILINE)
+_ONLY_WORDS = re.compile(r"[A-Za-z\s]+")
 # Of a row of marks only the first, so that the row is seen to be a ruler.
 _MARK = re.compile(r"#(?:#{0,3}(?!#))?!?:? ?")
 
@@ -162,9 +162,12 @@ def _run_role(words: str, at_top: bool) -> _Role:
 def _is_code(words: str) -> bool:
     """Tell whether a comment is code that was commented out.
 
-    Much prose parses too (``Done``, ``Note: this``), so a statement has to do something.
+    Much prose parses too (``return result``, ``Note: this``), so it has to hold more than
+    words, and a statement has to do something.
     """
     source = textwrap.dedent(words)
+    if _ONLY_WORDS.fullmatch(source):
+        return False
     if source.rstrip().endswith(":"):
         source += "\n  pass" if "\n" not in source.rstrip() else ""
     try:
