@@ -30,6 +30,10 @@ class Architecture:
     """In how many groups the checkpoint packs q, v and k: 4 or 8 (CodeGen 2)."""
 
 
+_LARGEST = 1 << 20
+"""No size of a model is larger; what is would only fill the memory."""
+
+
 def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Architecture:
     """Return the architecture that a Hugging Face ``config.json`` describes.
 
@@ -99,16 +103,18 @@ def end_of_text_id(config: dict[str, Any]) -> int:
     value = config.get("eos_token_id")
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DamagedCheckpointError(f"config.json: eos_token_id must be an id, not {value!r}")
-    return value
+    size: int = value
+    return size
 
 
 def _positive(config: dict[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
+    value: Any = config.get(key)
     if value is None:
         value = default
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or value not in range(1, _LARGEST + 1):
         raise DamagedCheckpointError(
-            f"config.json: {key} must be a positive whole number, not {value!r}"
+            f"config.json: {key} must be a positive whole number of a sane size, not {value!r}"
         )
     return value
 
