@@ -103,8 +103,7 @@ def end_of_text_id(config: dict[str, Any]) -> int:
     value = config.get("eos_token_id")
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DamagedCheckpointError(f"config.json: eos_token_id must be an id, not {value!r}")
-    size: int = value
-    return size
+    return int(value)
 
 
 def _positive(config: dict[str, Any], key: str, default: int | None = None) -> int:
