@@ -107,11 +107,10 @@ def end_of_text_id(config: dict[str, Any]) -> int:
 
 
 def _positive(config: dict[str, Any], key: str, default: int | None = None) -> int:
-    value: Any = config.get(key)
+    value = config.get(key)
     if value is None:
         value = default
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if not is_number or value not in range(1, _LARGEST + 1):
+    if type(value) is not int or value not in range(1, _LARGEST + 1):
         raise DamagedCheckpointError(
             f"config.json: {key} must be a positive whole number of a sane size, not {value!r}"
         )
