@@ -9,6 +9,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -30,8 +31,10 @@ from model_export.manifest import (
 Device = Literal["auto", "cpu", "cuda"]
 
 _OLDEST_ONNXRUNTIME = (1, 31)
-_PREFILL_CHUNK = 64
-"""Tokens between two looks at the stop flag; larger chunks are no faster."""
+_PREFILL_CHUNK = 128
+"""Tokens in one run; larger chunks are no faster."""
+_WATCH_S = 0.01
+"""How often a watcher looks whether a running chunk is still wanted."""
 
 AllowedTokens = Callable[[list[int]], BoolArray | None]
 
@@ -221,12 +224,24 @@ class Engine:
                 return None
             chunk = context[start : start + _PREFILL_CHUNK]
             rows = range(max(0, first_row - start), len(chunk))
-            parts.append(self._step(chunk, start, rows))
+            logits = self._step(chunk, start, rows, stop)
+            if logits is None:
+                return None
+            parts.append(logits)
             self._cached_ids += chunk
         return parts[-1] if len(parts) == 1 else np.concatenate(parts)
 
-    def _step(self, chunk: list[int], n_past: int, rows: Sequence[int]) -> FloatArray:
-        """Run one chunk after ``n_past`` cached positions; returns (len(rows), vocab)."""
+    def _step(
+        self,
+        chunk: list[int],
+        n_past: int,
+        rows: Sequence[int],
+        stop: threading.Event | None,
+    ) -> FloatArray | None:
+        """Run one chunk after ``n_past`` cached positions; returns (len(rows), vocab).
+
+        Returns None where ``stop`` ended it; what it wrote into the cache is not counted.
+        """
         total = n_past + len(chunk)
         inputs = {
             "token_ids": np.array(chunk, np.int64),
@@ -237,7 +252,17 @@ class Engine:
         for name, value in inputs.items():
             self._binding.bind_cpu_input(name, value)
         self._binding.bind_output("logits", "cpu")
-        self._session.run_with_iobinding(self._binding)
+        options = ort.RunOptions()
+        # A single token is over sooner than a watcher would see that it is not wanted.
+        watched = stop if len(chunk) > 1 else None
+        try:
+            with _terminated_by(watched, options):
+                self._session.run_with_iobinding(self._binding, options)
+        # onnxruntime has one exception class per status code and no common base.
+        except Exception:
+            if options.terminate:
+                return None
+            raise
         logits: FloatArray = self._binding.get_outputs()[-1].numpy()
         return logits
 
@@ -273,6 +298,29 @@ def _common_prefix(cached: list[int], wanted: list[int]) -> int:
         return len(cached)
     pairs = zip(cached, wanted, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+@contextmanager
+def _terminated_by(stop: threading.Event | None, options: Any) -> Iterator[None]:
+    """End the run that uses ``options``, in the middle of it, once ``stop`` is set."""
+    if stop is None:
+        yield
+        return
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_WATCH_S):
+            if stop.is_set():
+                options.terminate = True
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 def _session_options() -> Any:

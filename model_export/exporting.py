@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from model_export.architecture import end_of_text_id, read_architecture
@@ -20,7 +22,6 @@ from model_export.errors import (
     NoRoomError,
     NotACheckpointError,
     OutputError,
-    UnsupportedPrecisionError,
 )
 from model_export.graph import StoredWeight, build_graph
 from model_export.hub import download_checkpoint
@@ -36,11 +37,9 @@ from model_export.manifest import (
     is_exported_folder,
     write_manifest,
 )
+from model_export.precision import choose_precision, in_precision
 from model_export.tokenizer import can_infill, read_tokenizer
-from model_export.weights import Weight, graph_weights
-
-PRECISIONS = ("auto", "fp32", "fp16", "int8", "int4")
-DEVICES = ("cpu", "cuda")
+from model_export.weights import EMBEDDING, Weight, graph_weights, product_names
 
 _ALIGNMENT = 4096
 """Weights start on a page, so that the engine can map them."""
@@ -68,7 +67,7 @@ def export(
     Raises:
         ExportError: one of its subclasses, with a message for a person.
     """
-    _check_precision(precision, device)
+    choose_precision(precision, device, 0)
     source = _source_folder(checkpoint)
     opened = open_checkpoint(source)
     architecture = read_architecture(opened.config, mp_num)
@@ -81,11 +80,15 @@ def export(
             f"the tokenizer has {n_tokens} tokens and {eos_token_id} ends a text, but the "
             f"model knows {architecture.vocab_size}; they are of different models"
         )
+    n_parameters = sum(math.prod(weight.shape) for weight in weights)
+    chosen = choose_precision(precision, device, n_parameters)
+    products = product_names(architecture.n_layers)
+    weights = in_precision(weights, chosen, products, EMBEDDING)
     stored = list(_layout(weights))
     with _replaced(Path(output)) as folder:
         _check_room(folder, stored[-1].offset + stored[-1].length)
         data_hash = _write_weights(folder / DATA_FILE, weights, stored, progress)
-        graph = build_graph(architecture, stored, DATA_FILE)
+        graph = build_graph(architecture, chosen, stored, DATA_FILE)
         (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
         tokenizer.save(str(folder / TOKENIZER_FILE))
         manifest = Manifest(
@@ -93,9 +96,9 @@ def export(
             codegen_lsp_version=version("codegen-lsp"),
             family="codegen",
             architecture=architecture,
-            precision="fp32",
+            precision=chosen.name,
             device=device,
-            kv_cache_type="float32",
+            kv_cache_type=chosen.float_type,
             context_length=architecture.context_length,
             eos_token_id=eos_token_id,
             n_tokens=n_tokens,
@@ -109,22 +112,6 @@ def export(
         )
         write_manifest(manifest, folder)
     return manifest
-
-
-def _check_precision(precision: str, device: str) -> None:
-    if precision not in PRECISIONS or device not in DEVICES:
-        raise UnsupportedPrecisionError(
-            f"precision {precision!r} on device {device!r} is unknown; precisions are "
-            f"{', '.join(PRECISIONS)} and devices {', '.join(DEVICES)}"
-        )
-    if device == "cuda":
-        raise UnsupportedPrecisionError(
-            "this version exports fp32, for which CUDA has no fused attention; use --device cpu"
-        )
-    if precision not in ("auto", "fp32"):
-        raise UnsupportedPrecisionError(
-            f"this version exports fp32 only, not {precision}; use --precision fp32"
-        )
 
 
 def _source_folder(checkpoint: str | Path) -> Path:
@@ -144,10 +131,8 @@ def _source_name(checkpoint: str | Path) -> str:
 def _layout(weights: list[Weight]) -> Iterator[StoredWeight]:
     offset = 0
     for weight in weights:
-        length = 4
-        for size in weight.shape:
-            length *= size
-        yield StoredWeight(weight.name, weight.shape, offset, length)
+        length = math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
+        yield StoredWeight(weight.name, weight.dtype, weight.shape, offset, length)
         offset += -(-length // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -18,6 +18,8 @@ from onnx import (
 )
 
 from model_export.architecture import Architecture
+from model_export.precision import Precision
+from model_export.weights import EMBEDDING, HEAD
 
 _ONNX_OPSET = 21
 _ONNX_IR_VERSION = 10
@@ -29,25 +31,38 @@ class StoredWeight:
     """Where a weight lies in the data file; offset and length are bytes."""
 
     name: str
+    dtype: str
     shape: tuple[int, ...]
     offset: int
     length: int
 
 
+_ELEMENT_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "uint8": TensorProto.UINT8,
+}
+_INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy_level; without it 8-bit weights are unpacked at every call."""
+
+
 def build_graph(
-    architecture: Architecture, weights: Sequence[StoredWeight], data_file: str
+    architecture: Architecture,
+    precision: Precision,
+    weights: Sequence[StoredWeight],
+    data_file: str,
 ) -> ModelProto:
     """Return the graph; its weights are those of ``graph_weights``, in ``data_file``.
 
     Inputs: ``token_ids`` int64 (S,), ``row_indices`` int64 (R,), ``seqlens_k`` int32 (1,)
     and ``total_sequence_length`` int32 (), the number of valid positions after this
-    step, less one in the former; ``past_key_i`` and ``past_value_i`` float32
-    (1, n_heads, context_length, head_dim). Outputs: ``logits`` float32 (R, vocab_size)
+    step, less one in the former; ``past_key_i`` and ``past_value_i`` of the precision's float
+    type (1, n_heads, context_length, head_dim). Outputs: ``logits`` float32 (R, vocab_size)
     for the rows asked for, and ``present_*``, to be bound to the same memory as
     ``past_*``.
     """
     model: ModelProto = helper.make_model(
-        _graph(architecture, weights, data_file),
+        _graph(architecture, precision, weights, data_file),
         opset_imports=[
             helper.make_opsetid("", _ONNX_OPSET),
             helper.make_opsetid(_MICROSOFT, 1),
@@ -59,11 +74,14 @@ def build_graph(
 
 
 def _graph(
-    architecture: Architecture, weights: Sequence[StoredWeight], data_file: str
+    architecture: Architecture,
+    precision: Precision,
+    weights: Sequence[StoredWeight],
+    data_file: str,
 ) -> GraphProto:
     layers = range(architecture.n_layers)
     nodes = [
-        _node("Gather", ["wte.weight", "token_ids"], ["x.0"]),
+        _embedding(precision),
         _node(
             "LayerNormalization",
             ["x.0", "layers.0.ln.weight", "layers.0.ln.bias"],
@@ -73,11 +91,20 @@ def _graph(
         ),
     ]
     for layer in layers:
-        nodes += _layer(architecture, layer)
+        nodes += _layer(architecture, precision, layer)
     last = architecture.n_layers
     nodes += [
         _node("Gather", [f"h.{last}", "row_indices"], ["rows"]),
-        _node("Gemm", ["rows", "lm_head.weight", "lm_head.bias"], ["logits"], transB=1),
+        _product(
+            precision,
+            "rows",
+            HEAD,
+            "head",
+            width=architecture.d_model,
+            n_rows=architecture.vocab_size,
+            bias="lm_head.bias",
+        ),
+        _node("Cast", ["head"], ["logits"], to=TensorProto.FLOAT),
     ]
     cache = [1, architecture.n_heads, architecture.context_length, architecture.head_dim]
     inputs = [
@@ -87,10 +114,11 @@ def _graph(
         _value("total_sequence_length", TensorProto.INT32, []),
     ]
     outputs = [_value("logits", TensorProto.FLOAT, ["R", architecture.vocab_size])]
+    cache_type = _ELEMENT_TYPES[precision.float_type]
     for layer in layers:
         for kind in ("key", "value"):
-            inputs.append(_value(f"past_{kind}_{layer}", TensorProto.FLOAT, cache))
-            outputs.append(_value(f"present_{kind}_{layer}", TensorProto.FLOAT, cache))
+            inputs.append(_value(f"past_{kind}_{layer}", cache_type, cache))
+            outputs.append(_value(f"present_{kind}_{layer}", cache_type, cache))
     initializers = [_external(weight, data_file) for weight in weights]
     graph: GraphProto = helper.make_graph(
         nodes, "codegen", inputs, outputs, [*initializers, *_constants(architecture)]
@@ -98,13 +126,68 @@ def _graph(
     return graph
 
 
-def _layer(architecture: Architecture, layer: int) -> list[NodeProto]:
+def _embedding(precision: Precision) -> NodeProto:
+    """Look up the rows of the tokens."""
+    quantization = precision.embedding
+    if quantization is None:
+        return _node("Gather", [EMBEDDING, "token_ids"], ["x.0"])
+    integers, scales, *points = (f"{EMBEDDING}.{part}" for part in quantization.suffixes())
+    return _node(
+        "GatherBlockQuantized",
+        [integers, "token_ids", scales, *points],
+        ["x.0"],
+        domain=_MICROSOFT,
+        gather_axis=0,
+        quantize_axis=1,
+        bits=quantization.bits,
+        block_size=quantization.block_size,
+    )
+
+
+def _product(
+    precision: Precision,
+    activations: str,
+    weight: str,
+    output: str,
+    *,
+    width: int,
+    n_rows: int,
+    bias: str = "",
+) -> NodeProto:
+    """Multiply activations (S, width) with a weight (n_rows, width), transposed."""
+    quantization = precision.products
+    if quantization is None:
+        inputs = [activations, weight, bias] if bias else [activations, weight]
+        return _node("Gemm", inputs, [output], transB=1)
+    integers, scales, *points = (f"{weight}.{part}" for part in quantization.suffixes())
+    return _node(
+        "MatMulNBits",
+        [activations, integers, scales, *(points or [""]), *(["", bias] if bias else [])],
+        [output],
+        domain=_MICROSOFT,
+        K=width,
+        N=n_rows,
+        bits=quantization.bits,
+        block_size=quantization.block_size,
+        accuracy_level=_INT8_ACTIVATIONS,
+    )
+
+
+def _layer(architecture: Architecture, precision: Precision, layer: int) -> list[NodeProto]:
     """``x + attention(ln(x)) + mlp(ln(x))``, and the LayerNorm of the layer after."""
     name = f"layers.{layer}"
+    d_model, d_ff = architecture.d_model, architecture.d_ff
     is_last = layer == architecture.n_layers - 1
     next_norm = "ln_f" if is_last else f"layers.{layer + 1}.ln"
     return [
-        _node("Gemm", [f"h.{layer}", f"{name}.w1"], [f"{name}.z"], transB=1),
+        _product(
+            precision,
+            f"h.{layer}",
+            f"{name}.w1",
+            f"{name}.z",
+            width=d_model,
+            n_rows=3 * d_model + d_ff,
+        ),
         _node(
             "Split",
             [f"{name}.z", "split_sizes"],
@@ -140,7 +223,14 @@ def _layer(architecture: Architecture, layer: int) -> list[NodeProto]:
             domain=_MICROSOFT,
         ),
         _node("Concat", [f"{name}.attended", f"{name}.gelu"], [f"{name}.joined"], axis=1),
-        _node("Gemm", [f"{name}.joined", f"{name}.w2"], [f"{name}.y"], transB=1),
+        _product(
+            precision,
+            f"{name}.joined",
+            f"{name}.w2",
+            f"{name}.y",
+            width=d_model + d_ff,
+            n_rows=d_model,
+        ),
         # The fourth output is the sum itself, which the next layer adds to.
         _node(
             "SkipLayerNormalization",
@@ -169,7 +259,7 @@ def _constants(architecture: Architecture) -> list[TensorProto]:
 def _external(weight: StoredWeight, data_file: str) -> TensorProto:
     tensor = TensorProto(
         name=weight.name,
-        data_type=TensorProto.FLOAT,
+        data_type=_ELEMENT_TYPES[weight.dtype],
         dims=weight.shape,
         data_location=TensorProto.EXTERNAL,
     )

@@ -34,7 +34,8 @@ class Weight:
 
     name: str
     shape: tuple[int, ...]
-    blocks: Callable[[], Iterator[FloatArray]]
+    blocks: Callable[[], Iterator["np.ndarray[Any, Any]"]]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class _Rows:
     tensors: tuple[StoredTensor, ...]
     start: int
     stop: int
+
+
+EMBEDDING = "wte.weight"
+HEAD = "lm_head.weight"
+
+
+def product_names(n_layers: int) -> frozenset[str]:
+    """Return the names of the weights of matrix products."""
+    layers = (f"layers.{layer}.{name}" for layer in range(n_layers) for name in ("w1", "w2"))
+    return frozenset((*layers, HEAD))
 
 
 def graph_weights(
@@ -61,7 +72,7 @@ def graph_weights(
     find = _Finder(tensors)
     d_model, d_ff = architecture.d_model, architecture.d_ff
     vocab = architecture.vocab_size
-    weights = [_plain("wte.weight", find("transformer.wte.weight", vocab, d_model))]
+    weights = [_plain(EMBEDDING, find("transformer.wte.weight", vocab, d_model))]
     for layer in range(architecture.n_layers):
         source = f"transformer.h.{layer}"
         qkv = find(f"{source}.attn.qkv_proj.weight", 3 * d_model, d_model)
@@ -83,7 +94,7 @@ def graph_weights(
     weights += [
         _plain("ln_f.weight", find("transformer.ln_f.weight", d_model)),
         _plain("ln_f.bias", find("transformer.ln_f.bias", d_model)),
-        _plain("lm_head.weight", find("lm_head.weight", vocab, d_model)),
+        _plain(HEAD, find("lm_head.weight", vocab, d_model)),
         _plain("lm_head.bias", find("lm_head.bias", vocab)),
     ]
     find.refuse_leftovers()

@@ -1,0 +1,96 @@
+"""Measures what smaller precisions cost in quality, on code that the model never saw.
+
+Exports a checkpoint in each precision, and reports bits per byte and argmax agreement
+with fp32 on windows of two packages that the embedded model's card names as held out.
+Run as ``.venv/bin/python benchmarks/precisions.py`` after ``make test``; it fetches the
+two packages from PyPI.
+"""
+
+import argparse
+import math
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from lsp_server.engine import Engine
+from lsp_server.models import embedded_checkpoint
+from lsp_server.sampling import log_softmax
+from lsp_server.tokenizer import Tokenizer
+from model_export import export
+
+_PACKAGES = ("click==8.1.7", "tqdm==4.66.4")
+_PRECISIONS = ("fp32", "int8", "int4")
+_WINDOW = 512
+_SEED = 0
+
+
+def held_out_files(folder: Path) -> list[str]:
+    """Return the Python files of the held-out packages."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *_PACKAGES]
+        + ["--dest", folder],
+        check=True,
+    )
+    texts = []
+    for wheel in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith(".py"))
+            texts += [archive.read(name).decode("utf-8") for name in names]
+    return texts
+
+
+def windows(texts: list[str], tokenizer: Tokenizer, eos: int, n: int) -> list[list[int]]:
+    """Return ``n`` windows of token ids, each after the end-of-text id."""
+    found = []
+    for text in texts:
+        token_ids = tokenizer.encode(text).token_ids
+        for start in range(0, len(token_ids) - _WINDOW + 1, _WINDOW - 1):
+            found.append([eos, *token_ids[start : start + _WINDOW - 1]])
+    order = np.random.default_rng(_SEED).permutation(len(found))[:n]
+    return [found[index] for index in order]
+
+
+def main() -> None:
+    """Print a table of the precisions."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=embedded_checkpoint())
+    parser.add_argument("--windows", type=int, default=200)
+    options = parser.parse_args()
+    table = Table("precision", "MB", "bits per byte", "against fp32", "same best token")
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = held_out_files(Path(scratch))
+        base_bits, base_best = math.nan, np.empty(0)
+        for precision in _PRECISIONS:
+            folder = Path(scratch, precision)
+            manifest = export(options.checkpoint, folder, precision=precision)
+            engine = Engine.open(folder)
+            tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+            chosen = windows(texts, tokenizer, engine.eos_token_id, options.windows)
+            n_bytes = sum(len(tokenizer.decode_bytes(window[1:])) for window in chosen)
+            nats, best = 0.0, []
+            for window in chosen:
+                logits = engine.logits(window)
+                rows = np.arange(len(window) - 1)
+                nats -= float(log_softmax(logits)[rows, window[1:]].sum())
+                best.append(logits.argmax(axis=-1))
+            bits, all_best = nats / math.log(2) / n_bytes, np.concatenate(best)
+            if precision == "fp32":
+                base_bits, base_best = bits, all_best
+            table.add_row(
+                precision,
+                f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f}",
+                f"{bits:.4f}",
+                f"{100 * (bits / base_bits - 1):+.2f} %",
+                f"{100 * (all_best == base_best).mean():.1f} %",
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
