@@ -33,8 +33,11 @@ _SEED = 0
 def held_out_files(folder: Path) -> list[str]:
     """Return the Python files of the held-out packages."""
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *_PACKAGES]
-        + ["--dest", folder],
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+            *("--dest", folder),
+            *_PACKAGES,
+        ],
         check=True,
     )
     texts = []

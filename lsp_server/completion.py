@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lsp_server.drafting import PromptLookup
 from lsp_server.positions import line_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
 from lsp_server.python_lines import Place, scan
@@ -35,6 +36,8 @@ _AFTER_WINDOW = 1 << 16
 _WINDOW_STEP = 1 << 16
 """Characters around the cursor that are looked at, so that work has a bound; the window
 moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
+_DRAFT_CHARACTERS = 4096
+"""So much of what follows the cursor is looked at for what may be repeated."""
 _LONGEST_LINE = 1000
 """Characters; in a longer line only the rest of it is completed."""
 _MAX_LINE_TOKENS = 96
@@ -64,6 +67,7 @@ class TokenEngine(Protocol):
         seed: int | None = None,
         stop: threading.Event | None = None,
         allowed: Callable[[list[int]], BoolArray | None] | None = None,
+        draft: Callable[[list[int]], list[int]] | None = None,
     ) -> Iterator[tuple[int, float]]:
         """Yield token ids and their log-probabilities."""
 
@@ -334,6 +338,7 @@ def _generate(
         rest = required[len(written) :]
         return tokenizer.vocabulary.allowed(rest, plan.not_first, engine.vocab_size)
 
+    after = tokenizer.encode(plan.text_after[:_DRAFT_CHARACTERS]).token_ids
     tokens = engine.generate(
         prompt.token_ids,
         max_new_tokens=limit,
@@ -342,6 +347,7 @@ def _generate(
         seed=index,
         stop=stop,
         allowed=allowed,
+        draft=PromptLookup([after]),
     )
     written = ""
     for token_id, log_probability in tokens:

@@ -33,10 +33,12 @@ Device = Literal["auto", "cpu", "cuda"]
 _OLDEST_ONNXRUNTIME = (1, 31)
 _PREFILL_CHUNK = 128
 """Tokens in one run; larger chunks are no faster."""
+_UNWATCHED_TOKENS = 32
 _WATCH_S = 0.01
 """How often a watcher looks whether a running chunk is still wanted."""
 
 AllowedTokens = Callable[[list[int]], BoolArray | None]
+Draft = Callable[[list[int]], list[int]]
 
 
 class Engine:
@@ -151,12 +153,15 @@ class Engine:
         seed: int | None = None,
         stop: threading.Event | None = None,
         allowed: AllowedTokens | None = None,
+        draft: Draft | None = None,
     ) -> Iterator[tuple[int, float]]:
         """Yield token ids and their natural log-probabilities under the unmodified model.
 
         The end-of-text id ends it and is not yielded; so do the end of the context,
         ``stop`` within one token, and ``allowed`` where nothing is. ``allowed`` gets the
-        ids generated so far and returns a mask (vocab_size,), or None for any.
+        ids generated so far and returns a mask (vocab_size,), or None for any. ``draft`` gets
+        the whole context and guesses what follows; a guess changes how many tokens one
+        step yields, not which (Leviathan et al., 2023, with a guess that is certain).
 
         Raises:
             PromptError: the prompt is empty, out of range, or leaves no room.
@@ -174,28 +179,38 @@ class Engine:
         def tokens() -> Iterator[tuple[int, float]]:
             rng = np.random.default_rng(seed)
             generated: list[int] = []
-            for step in range(room):
+            while len(generated) < room:
+                guess = draft(context) if draft is not None else []
+                guess = guess[: room - len(generated) - 1]
+                first_row = len(context) - 1
                 with self._lock:
                     reused = _common_prefix(self._cached_ids, context)
-                    logits = self._advance(context, len(context) - 1, stop)
-                    if step == 0:
-                        self.reused_tokens = min(reused, len(context) - 1)
+                    logits = self._advance(context + guess, first_row, stop)
+                    if not generated:
+                        self.reused_tokens = min(reused, first_row)
                 if logits is None:
                     return
-                mask = None if allowed is None else allowed(generated)
-                token_id = choose_token(
-                    logits[0],
-                    self._is_token if mask is None else self._is_token & mask,
-                    rng,
-                    temperature=temperature,
-                    top_k=top_k,
-                    top_p=top_p,
-                )
-                if token_id is None or token_id == self.eos_token_id:
-                    return
-                context.append(token_id)
-                generated.append(token_id)
-                yield token_id, float(log_softmax(logits[0])[token_id])
+                # Each row follows from the guess before it, so it counts as long as the
+                # tokens that are chosen are the guessed ones.
+                for row, guessed in zip(logits, [*guess, None], strict=True):
+                    mask = None if allowed is None else allowed(generated)
+                    token_id = choose_token(
+                        row,
+                        self._is_token if mask is None else self._is_token & mask,
+                        rng,
+                        temperature=temperature,
+                        top_k=top_k,
+                        top_p=top_p,
+                    )
+                    if token_id is None or token_id == self.eos_token_id:
+                        return
+                    context.append(token_id)
+                    generated.append(token_id)
+                    yield token_id, float(log_softmax(row)[token_id])
+                    if stop is not None and stop.is_set():
+                        return
+                    if token_id != guessed:
+                        break
 
         return tokens()
 
@@ -253,8 +268,8 @@ class Engine:
             self._binding.bind_cpu_input(name, value)
         self._binding.bind_output("logits", "cpu")
         options = ort.RunOptions()
-        # A single token is over sooner than a watcher would see that it is not wanted.
-        watched = stop if len(chunk) > 1 else None
+        # A few tokens are over sooner than a watcher would see that they are not wanted.
+        watched = stop if len(chunk) > _UNWATCHED_TOKENS else None
         try:
             with _terminated_by(watched, options):
                 self._session.run_with_iobinding(self._binding, options)

@@ -195,4 +195,5 @@ def _packed(levels: "np.ndarray[Any, Any]", bits: int) -> "np.ndarray[Any, Any]"
         return levels
     if levels.shape[-1] % 2:
         levels = np.concatenate([levels, np.zeros_like(levels[..., :1])], axis=-1)
-    return levels[..., 0::2] | (levels[..., 1::2] << 4)
+    packed: np.ndarray[Any, Any] = levels[..., 0::2] | (levels[..., 1::2] << 4)
+    return packed

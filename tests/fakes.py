@@ -99,6 +99,7 @@ class ScriptedEngine:
         seed: int | None = None,
         stop: threading.Event | None = None,
         allowed: Callable[[list[int]], BoolArray | None] | None = None,
+        draft: Callable[[list[int]], list[int]] | None = None,
     ) -> Iterator[tuple[int, float]]:
         """Yield the script's tokens and their log-probabilities."""
         context = list(token_ids)

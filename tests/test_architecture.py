@@ -14,13 +14,15 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "model_export": [
         "errors", "architecture", "stored_tensor", "torch_bin", "checkpoint", "weights",
-        "graph", "manifest", "tokenizer", "hub", "exporting", "__init__", "reference",
+        "precision", "graph", "manifest", "tokenizer", "hub", "exporting", "__init__",
+        "reference",
     ],
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
         "scheduler", "environment", "documents", "python_lines", "truncation", "turns",
-        "prompt", "completion", "synthesis", "tokenizer", "engine", "models", "loading",
-        "check", "check_worker", "doctor", "server_log", "server", "commands", "__main__",
+        "prompt", "drafting", "completion", "synthesis", "tokenizer", "engine", "models",
+        "loading", "check", "check_worker", "doctor", "server_log", "server", "commands",
+        "__main__",
     ],
 }  # fmt: skip
 

@@ -5,8 +5,10 @@ import inspect
 import json
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 import torch
 from transformers import CodeGenForCausalLM
 
-from lsp_server.engine import Engine
+from lsp_server.engine import Draft, Engine, _terminated_by
 from lsp_server.errors import ModelLoadError, PromptError
 from lsp_server.sampling import BoolArray, FloatArray
 from lsp_server.tokenizer import Tokenizer
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.reference
 TOLERANCE = 1e-4
 DEADLINE_SECONDS = 120
 CHUNK = 64
-"""The engine looks at its stop flag between chunks of this many tokens."""
+"""Smaller than the engine's own, so that short prompts have several."""
 
 # One layer's shape of each published size; the last is CodeGen 2's, in 8 groups.
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -88,7 +90,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param is CODEGEN2:
         # transformers' class knows 4 groups only, so it gets the same model packed so.
         write_checkpoint(checkpoint, config, repacked(tensors, 4, 8), layout="safetensors")
-    export(checkpoint, path / "exported")
+    export(checkpoint, path / "exported", precision="fp32")
     return Pair(path / "exported", logits, reference_log_softmax(logits))
 
 
@@ -143,8 +145,8 @@ def test_the_number_of_groups_matters(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config, repacked(tensors, 4, 8))
     ids = IDS[:40]
 
-    export(checkpoint, tmp_path / "right")
-    export(checkpoint, tmp_path / "wrong", mp_num=4)
+    export(checkpoint, tmp_path / "right", precision="fp32")
+    export(checkpoint, tmp_path / "wrong", mp_num=4, precision="fp32")
 
     right = Engine.open(tmp_path / "right").logits(ids)
     wrong = Engine.open(tmp_path / "wrong").logits(ids)
@@ -159,7 +161,7 @@ def test_half_precision_pickles_have_the_references_logits(
     config = codegen_config()
     tensors = random_tensors(config, dtype=dtype)
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config, tensors, layout="bin")
-    export(checkpoint, tmp_path / "exported")
+    export(checkpoint, tmp_path / "exported", precision="fp32")
 
     logits = Engine.open(tmp_path / "exported").logits(IDS[:60])
 
@@ -169,7 +171,7 @@ def test_half_precision_pickles_have_the_references_logits(
 
 def test_the_embedded_model_reads_python_as_transformers_does(tmp_path: Path) -> None:
     """The model that ships computes the same on a whole context of real code."""
-    export(EMBEDDED, tmp_path / "exported")
+    export(EMBEDDED, tmp_path / "exported", precision="fp32")
     engine = Engine.open(tmp_path / "exported")
     tokenizer = Tokenizer.from_file(tmp_path / "exported/tokenizer.json")
     ids = tokenizer.encode(inspect.getsource(argparse)).token_ids[: engine.context_length]
@@ -207,7 +209,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     tensors["lm_head.bias"][N_TOKENS:] += 8
     tensors["lm_head.bias"][config["eos_token_id"]] -= 20
     checkpoint = write_checkpoint(path / "checkpoint", config, tensors)
-    export(checkpoint, path / "exported")
+    export(checkpoint, path / "exported", precision="fp32")
     return Small(path / "exported", load_reference(checkpoint))
 
 
@@ -457,13 +459,115 @@ class StopAtLook(threading.Event):
 
 
 def test_a_prefill_stops_between_chunks_and_keeps_what_it_did(
-    engine: Engine, alone: Callable[[list[int]], list[int]]
+    engine: Engine,
+    alone: Callable[[list[int]], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A long prompt that is cancelled halfway is not begun anew the next time."""
+    monkeypatch.setattr("lsp_server.engine._PREFILL_CHUNK", CHUNK)
     assert list(engine.generate(IDS, max_new_tokens=5, stop=StopAtLook(2))) == []
 
     assert greedy(engine, IDS) == alone(IDS)
     assert engine.reused_tokens == 2 * CHUNK
+
+
+def test_a_running_chunk_is_terminated_and_the_engine_goes_on(
+    engine: Engine,
+    alone: Callable[[list[int]], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that is ended in its middle leaves nothing wrong in the cache."""
+
+    @contextmanager
+    def at_once(_stop: threading.Event | None, options: Any) -> Iterator[None]:
+        options.terminate = True
+        yield
+
+    greedy(engine, PROMPT, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("lsp_server.engine._terminated_by", at_once)
+        assert list(engine.generate(IDS, max_new_tokens=5)) == []
+
+    assert greedy(engine, IDS) == alone(IDS)
+
+
+def test_a_watcher_ends_a_run_soon_after_the_stop() -> None:
+    """Setting the event ends the run that is going on, and no watcher is left behind."""
+    before = threading.active_count()
+    stop, options = threading.Event(), ort.RunOptions()
+    with _terminated_by(stop, options):
+        assert not options.terminate
+        stop.set()
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not options.terminate:
+            assert time.monotonic() < deadline
+    assert threading.active_count() == before
+
+
+def _perfect(text: list[int]) -> Draft:
+    return lambda context: text[len(context) : len(context) + 5]
+
+
+def _half_right(text: list[int]) -> Draft:
+    return lambda context: [*text[len(context) : len(context) + 2], 0, 0]
+
+
+def _wrong(_text: list[int]) -> Draft:
+    return lambda context: [(context[-1] + 1) % N_TOKENS] * 3
+
+
+@pytest.mark.parametrize("draft", [_perfect, _half_right, _wrong])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guesses_change_the_steps_and_not_the_text(
+    draft: Callable[[list[int]], Draft],
+    temperature: float,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With any guesses, greedy and sampled text are as without, from no more steps."""
+
+    def generate(guess: Draft | None) -> tuple[list[int], list[float], int]:
+        n_steps = 0
+        step = engine._step
+
+        def counted(*arguments: Any) -> Any:
+            nonlocal n_steps
+            n_steps += 1
+            return step(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_step", counted)
+            tokens, values = zip(
+                *engine.generate(
+                    PROMPT, max_new_tokens=24, temperature=temperature, seed=2, draft=guess
+                ),
+                strict=True,
+            )
+        return list(tokens), list(values), n_steps
+
+    plain, plain_values, plain_steps = generate(None)
+    guessed, values, steps = generate(draft(PROMPT + plain))
+
+    assert guessed == plain
+    np.testing.assert_allclose(values, plain_values, rtol=0, atol=TOLERANCE)
+    assert plain_steps == 24
+    assert steps == {_perfect: 4, _half_right: 8, _wrong: 24}[draft]
+
+
+def test_guesses_leave_masks_and_ends_as_they_are(engine: Engine) -> None:
+    """A guessed token is taken only where it is allowed, and the end of text still ends."""
+    allowed_ids = only(1, 2)
+    tokens = engine.generate(
+        PROMPT, max_new_tokens=9, allowed=lambda _: allowed_ids, draft=lambda _: [3, 3, 3]
+    )
+    assert {token for token, _ in tokens} <= {1, 2}
+    ending = engine.generate(
+        PROMPT,
+        max_new_tokens=9,
+        allowed=lambda generated: only(EOS) if len(generated) == 2 else None,
+        draft=_perfect(PROMPT + greedy(engine, PROMPT)),
+    )
+    assert len(list(ending)) == 2
 
 
 @pytest.mark.parametrize("n_new", [0, 1, 7])
@@ -552,7 +656,7 @@ def test_interleaved_generators_do_not_mix(
 def exported(tmp_path: Path) -> Path:
     """Return an exported folder of one's own."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
-    export(checkpoint, tmp_path / "exported")
+    export(checkpoint, tmp_path / "exported", precision="fp32")
     return tmp_path / "exported"
 
 

@@ -1,0 +1,77 @@
+"""Guesses the next tokens from text that is there already; pure, knows no model.
+
+Code repeats itself, and its edits repeat what is around them. A guess costs the model
+little to verify, and each token of it that holds saves a step (prompt lookup decoding;
+Saxena, 2023).
+"""
+
+from collections.abc import Iterable
+
+_NGRAM = 3
+_FIRST_LENGTH = 4
+_LONGEST = 16
+
+
+class PromptLookup:
+    """Continues the last tokens as they went on where they stood before.
+
+    The newest place is tried first: the context itself from its end, then the sources in
+    order. Guesses grow while they hold, shrink when they do not, and stop at nothing;
+    then they are only compared with what came, until one would have held.
+    """
+
+    def __init__(self, sources: Iterable[list[int]] = ()) -> None:
+        """Take token ids of other text: what follows the cursor, other buffers."""
+        self._sources = list(sources)
+        self._other_places: dict[tuple[int, ...], tuple[int, int]] = {}
+        for number, source in reversed(list(enumerate(self._sources))):
+            for end in range(_NGRAM, len(source)):
+                self._other_places[tuple(source[end - _NGRAM : end])] = (number, end)
+        self._places: dict[tuple[int, ...], int] = {}
+        self._n_indexed = _NGRAM - 1
+        self._length = _FIRST_LENGTH
+        self._guess: list[int] = []
+        self._n_before = 0
+        self._was_offered = False
+
+    def __call__(self, context: list[int]) -> list[int]:
+        """Return what may follow the context, which grows from call to call."""
+        self._learn(context)
+        self._index(context)
+        self._guess = self._continuation(context)[:_LONGEST]
+        self._n_before = len(context)
+        offered = self._guess[: self._length]
+        self._was_offered = bool(offered)
+        return offered
+
+    def _learn(self, context: list[int]) -> None:
+        """Fit the length of guesses to how the last one fared."""
+        if not self._guess:
+            return
+        came = context[self._n_before :]
+        n_held = 0
+        for guessed, token_id in zip(self._guess, came, strict=False):
+            if guessed != token_id:
+                break
+            n_held += 1
+        if not self._was_offered:
+            self._length = 1 if n_held else 0
+        elif n_held >= self._length:
+            self._length = min(_LONGEST, 2 * self._length)
+        else:
+            self._length = n_held if n_held else self._length // 2
+
+    def _index(self, context: list[int]) -> None:
+        # What ends with the context's last token has no continuation yet.
+        for end in range(self._n_indexed + 1, len(context)):
+            self._places[tuple(context[end - _NGRAM : end])] = end
+        self._n_indexed = max(self._n_indexed, len(context) - 1)
+
+    def _continuation(self, context: list[int]) -> list[int]:
+        ngram = tuple(context[-_NGRAM:])
+        if (end := self._places.get(ngram)) is not None:
+            return context[end : end + _LONGEST]
+        if (place := self._other_places.get(ngram)) is not None:
+            number, end = place
+            return self._sources[number][end : end + _LONGEST]
+        return []
