@@ -27,6 +27,9 @@ from lsp_server.verdict import (
     VerdictKind,
 )
 
+# CPython's PyCF_ALLOW_INCOMPLETE_INPUT, which its own codeop uses.
+_ALLOW_INCOMPLETE_INPUT = 0x4000
+
 # jedi would import these packages for real to look at them.
 jedi.settings.auto_import_modules = []
 
@@ -48,17 +51,14 @@ def check(request: CheckRequest) -> Verdict:
     except RecursionError:
         return UNCHECKED
     if is_worse:
-        problem = inserted.problem(
-            inserted.offset(tree.lineno or 1, 0),
-            "syntax",
-            f"the code does not parse: {tree.msg}",
-        )
-        return Verdict(VerdictKind.FLAGGED, (problem,))
+        return Verdict(VerdictKind.FLAGGED, (inserted.syntax_problem(tree),))
     # The code after the cursor is often still to be written, that before it is not.
-    tree = _parse(inserted.text[: inserted.end])
-    if isinstance(tree, ast.Module):
-        inserted.is_cut = True
-        return _check_names(tree, inserted, request)
+    head = _parse(inserted.text[: inserted.end] + "\n", may_go_on=True)
+    if isinstance(head, ast.Module):
+        inserted.may_define_later = True
+        return _check_names(head, inserted, request)
+    if head is not None and inserted.reaches_new_text(head):
+        return Verdict(VerdictKind.FLAGGED, (inserted.syntax_problem(head),))
     return UNCHECKED
 
 
@@ -83,8 +83,9 @@ class _Inserted:
         self.text = (
             request.text[: self._start] + request.insert_text + request.text[self._start :]
         )
-        self.is_cut = False
-        """Whether only the text up to the end of the new one is looked at."""
+        # A stub may use names before it defines them.
+        self.may_define_later = (request.path or "").endswith(".pyi")
+        """Whether the text after the new one may define its names."""
         ends = [match.end() for match in LINE_END.finditer(self.text)]
         self._line_starts = [0, *ends]
 
@@ -103,10 +104,26 @@ class _Inserted:
         head = self.text[offset : self._start]
         return offset < self._start and head.isidentifier()
 
+    def reaches_new_text(self, error: SyntaxError) -> bool:
+        """Tell whether an error is the new text's, and not one of the code before it."""
+        line, column = error.end_lineno or error.lineno, error.end_offset or error.offset
+        is_incomplete = "incomplete input" in error.msg
+        return not is_incomplete and self._start < self._offset_in(line or 1, column or 1)
+
+    def syntax_problem(self, error: SyntaxError) -> Problem:
+        """Return the problem that an error of Python's parser is."""
+        offset = self._offset_in(error.lineno or 1, 1)
+        return self.problem(offset, "syntax", f"the code does not parse: {error.msg}")
+
+    def _offset_in(self, lineno: int, column: int) -> int:
+        """Return the offset of a 1-based line and character."""
+        line = min(lineno, len(self._line_starts)) - 1
+        return self._line_starts[line] + max(0, column - 1)
+
     def mentions_later(self, name: str) -> bool:
-        """Tell whether code that is not looked at has a name, and so may define it."""
+        """Tell whether the text after the new one has a name that it may define."""
         return (
-            self.is_cut
+            self.may_define_later
             and re.search(rf"\b{re.escape(name)}\b", self.text[self.end :]) is not None
         )
 
@@ -115,15 +132,21 @@ class _Inserted:
         return Problem(line, character, code, message)
 
 
-def _parse(text: str) -> ast.Module | SyntaxError | None:
+def _parse(text: str, *, may_go_on: bool = False) -> ast.Module | SyntaxError | None:
+    """Return the tree, why there is none, or None where Python itself gives up.
+
+    With ``may_go_on`` a text that only lacks its end fails with "incomplete input".
+    """
+    flags = ast.PyCF_ONLY_AST | (_ALLOW_INCOMPLETE_INPUT if may_go_on else 0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(text)
+            tree = compile(text, "<buffer>", "exec", flags)
     except SyntaxError as error:
         return error
     except (ValueError, RecursionError, MemoryError):
         return None
+    return tree if isinstance(tree, ast.Module) else None
 
 
 def _n_syntax_errors(text: str) -> int:
@@ -132,10 +155,12 @@ def _n_syntax_errors(text: str) -> int:
 
 
 def _undefined_names(
-    tree: ast.Module, inserted: _Inserted, script: Callable[[], jedi.Script]
+    tree: ast.Module,
+    inserted: _Inserted,
+    script: Callable[[], jedi.Script],
 ) -> tuple[list[Problem], bool]:
-    """Return problems, and whether every name could be judged."""
-    problems = []
+    """Return one problem for each undefined name, and whether every name could be judged."""
+    problems: dict[str, Problem] = {}
     all_known = True
     for message in pyflakes_checker.Checker(tree).messages:
         offset = inserted.offset(message.lineno, message.col)
@@ -143,16 +168,15 @@ def _undefined_names(
             continue
         if isinstance(message, messages.UndefinedName):
             name = str(message.message_args[0])
-            if inserted.mentions_later(name):
-                continue
-            problems.append(
-                inserted.problem(offset, "undefined-name", f"the name {name!r} is not defined")
-            )
+            if name not in problems and not inserted.mentions_later(name):
+                problems[name] = inserted.problem(
+                    offset, "undefined-name", f"the name {name!r} is not defined"
+                )
         # pyflakes cannot look into a star import, jedi can; a name that jedi does not
         # find may still be there.
         elif isinstance(message, messages.ImportStarUsage):
             all_known &= bool(script().goto(message.lineno, message.col))
-    return problems, all_known
+    return list(problems.values()), all_known
 
 
 def _unresolved_imports(

@@ -34,6 +34,8 @@ class CheckWorker:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
         self._busy_since: float | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def submit(self, request: CheckRequest) -> "Future[Verdict]":
         """Return the future verdict; it never fails, and is unchecked at the worst.
@@ -42,16 +44,17 @@ class CheckWorker:
         seconds. A future that is cancelled before its turn is not checked.
         """
         future: Future[Verdict] = Future()
-        if len(request.text) > _LARGEST_TEXT:
-            future.set_result(UNCHECKED)
-            return future
-        since, process = self._busy_since, self._process
-        if since and process and time.monotonic() - since > _STUCK_AFTER_S:
-            process.kill()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
-        self._queue.put((request, future))
+        with self._lock:
+            if self._is_closed or len(request.text) > _LARGEST_TEXT:
+                future.set_result(UNCHECKED)
+                return future
+            since, process = self._busy_since, self._process
+            if since and process and time.monotonic() - since > _STUCK_AFTER_S:
+                process.kill()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+            self._queue.put((request, future))
         return future
 
     def warm_up(self) -> None:
@@ -60,9 +63,11 @@ class CheckWorker:
 
     def close(self) -> None:
         """End the process; what is still asked is unchecked."""
-        self._queue.put(None)
-        if self._process is not None:
-            self._process.kill()
+        with self._lock:
+            self._is_closed = True
+            self._queue.put(None)
+            if self._process is not None:
+                self._process.kill()
         if self._thread is not None:
             self._thread.join()
 
@@ -83,11 +88,15 @@ class CheckWorker:
         self._end_process()
 
     def _ask(self, request: CheckRequest) -> Verdict:
-        if self._process is None:
-            self._process = _start_process()
-        print(json.dumps(asdict(request)), file=self._process.stdin, flush=True)
-        assert self._process.stdout is not None  # noqa: S101  It is a pipe.
-        return cattrs.structure(json.loads(self._process.stdout.readline()), Verdict)
+        with self._lock:
+            if self._is_closed:
+                return UNCHECKED
+            if self._process is None:
+                self._process = _start_process()
+            process = self._process
+        print(json.dumps(asdict(request)), file=process.stdin, flush=True)
+        assert process.stdout is not None  # noqa: S101  It is a pipe.
+        return cattrs.structure(json.loads(process.stdout.readline()), Verdict)
 
     def _end_process(self) -> None:
         process, self._process = self._process, None

@@ -42,6 +42,15 @@ def _check(marked: str, insert_text: str, **options: object) -> Verdict:
         ("from os.path import *\n$0", "join('a')", OK),
         ("from os.path import *\n$0", "jion('a')", UNCHECKED),
         ("x = 1\n$0", "", OK),
+        ("def f(x):\n    $0", "return x x x )( ]", FLAGGED),
+        ("x = $0", "foo bar baz", FLAGGED),
+        ("import $0", "importlib import importlib", FLAGGED),
+        ("def f(x):$0", "\n        return 1\n\n    return f(x)", FLAGGED),
+        ("if $0\n", "x y z:", FLAGGED),
+        ("def f(x):$0", "", UNCHECKED),
+        ("foo(a,\n  $0", "b", UNCHECKED),
+        ("class A:\n    @$0", "property", UNCHECKED),
+        ("def f(:\n    pass\n$0", "x = 1", UNCHECKED),
         ("x = '\0'\n$0", "y = 1", UNCHECKED),
         ("x = " + "(" * 300 + "1" + ")" * 300 + "\n$0", "y = 1", UNCHECKED),
         ("x = 1\r\n$0", "y = x\r\nz = y", OK),
@@ -70,6 +79,20 @@ def test_problems_are_where_an_editor_shows_them(
     """Positions are UTF-16, in LSP's lines, in the buffer with the completion in it."""
     (problem,) = _check(marked, insert_text).problems
     assert (problem.line, problem.character, problem.code) == (line, character, code)
+
+
+def test_a_name_is_named_once() -> None:
+    """A program that uses one undefined name everywhere has one problem."""
+    (problem,) = _check("$0", "a = z\nb = z\nc = z").problems
+    assert (problem.line, problem.character) == (0, 4)
+
+
+def test_stubs_may_use_names_before_they_are_defined() -> None:
+    """In a .pyi file a forward reference is no undefined name."""
+    text = "$0\n\nclass Later: ...\n"
+    insert_text = "def f(x: Later) -> Later: ..."
+    assert _check(text, insert_text, path="/a.pyi").verdict is OK
+    assert _check(text, insert_text, path="/a.py").verdict is FLAGGED
 
 
 def test_packages_of_the_project_are_read_as_paths(tmp_path: Path) -> None:

@@ -83,6 +83,18 @@ def test_closing_ends_the_process(worker: CheckWorker) -> None:
     assert not process.is_running()
 
 
+def test_closing_gives_the_backlog_up(worker: CheckWorker) -> None:
+    """What was queued is unchecked at once, no new process starts, and more is taken."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    pid = _pid(worker)
+    os.kill(pid, signal.SIGSTOP)
+    backlog = [worker.submit(_GOOD) for _ in range(20)]
+    worker.close()
+    assert [future.result(0) for future in backlog] == [UNCHECKED] * 20
+    assert worker._process is None
+    assert worker.submit(_GOOD).result(0) == UNCHECKED
+
+
 def test_a_very_large_file_is_unchecked_at_once(worker: CheckWorker) -> None:
     """A check is not asked about files that would take it minutes."""
     request = CheckRequest("x = 1\n" * 200_000, 0, "y = 1")
