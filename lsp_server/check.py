@@ -18,6 +18,7 @@ import parso
 from pyflakes import checker as pyflakes_checker
 from pyflakes import messages
 
+from lsp_server.environment import package_paths
 from lsp_server.positions import LINE_END, position_at
 from lsp_server.verdict import (
     UNCHECKED,
@@ -251,7 +252,7 @@ def _script(text: str, request: CheckRequest) -> jedi.Script:
     folder = request.project or (Path(request.path).parent if request.path else None)
     project = jedi.Project(
         folder or Path("/nonexistent"),
-        added_sys_path=request.package_paths,
+        added_sys_path=package_paths(Path(request.project)) if request.project else (),
         load_unsafe_extensions=False,
     )
     return jedi.Script(text, path=request.path, project=project, environment=_environment())

@@ -38,11 +38,23 @@ def offset_at(text: str, position: Position, encoding: Encoding = "utf-16") -> i
     start = _line_start(text, line)
     if start is None:
         raise DocumentError(f"the text has no line {line}")
-    content = _line_at(text, start)
-    if encoding == "utf-32" or content.isascii():
-        return start + min(character, len(content))
-    ends = np.cumsum(_code_units(content, encoding))
-    return start + int(np.searchsorted(ends, character, side="right"))
+    return start + offset_in_line(_line_at(text, start), character, encoding)
+
+
+def offset_in_line(line: str, character: int, encoding: Encoding) -> int:
+    """Return the offset of a character in a line without its end."""
+    if encoding == "utf-32" or line.isascii():
+        return min(character, len(line))
+    ends = np.cumsum(_code_units(line, encoding))
+    return int(np.searchsorted(ends, character, side="right"))
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines with their ends; the last one is there even where it is empty."""
+    starts = [0, *(match.end() for match in LINE_END.finditer(text))]
+    return [
+        text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)
+    ]
 
 
 def position_at(text: str, offset: int, encoding: Encoding = "utf-16") -> Position:

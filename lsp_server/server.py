@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,23 +17,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidRequest
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.uris import to_fs_path
 
 from lsp_server.completion import Candidate, Completion, Model, Snapshot, complete
 from lsp_server.documents import Document, Edit
-from lsp_server.environment import package_paths
 from lsp_server.errors import DocumentError, ServingError
-from lsp_server.positions import Encoding, Position, line_of, n_code_units, offset_at
+from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.scheduler import Scheduler
 from lsp_server.settings import Settings, read_settings
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 _SECTION = "codegen"
 _STATUS = "codegen/status"
-_CLIENT_DEADLINE_S = 5.0
+_CLIENT_DEADLINE_S = 2.0
 """How long a client may take to answer a question of ours."""
 _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
@@ -70,6 +69,16 @@ class CompletionProtocol(LanguageServerProtocol):
 
     _server: "CompletionServer"
 
+    def handle_message(self, message: Any) -> None:
+        """Answer what comes after shutdown with an error; pygls would only log it."""
+        method = getattr(message, "method", None)
+        msg_id = getattr(message, "id", None)
+        if self._shutdown and method is not None and msg_id is not None:
+            error = JsonRpcInvalidRequest("the server is shutting down")
+            self._send_response(msg_id, None, error.to_response_error())
+            return
+        super().handle_message(message)
+
     def structure_message(self, data: dict[str, Any]) -> Any:
         """Answer a request that cannot be read with an error; pygls would only log it."""
         try:
@@ -83,7 +92,7 @@ class CompletionProtocol(LanguageServerProtocol):
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         """Keep a document that was opened."""
         item = params.text_document
-        self._server.documents[item.uri] = Document(
+        self._server.documents[item.uri] = Document.opened(
             item.uri, item.language_id, item.version, item.text
         )
 
@@ -99,13 +108,13 @@ class CompletionProtocol(LanguageServerProtocol):
                 server.encoding,
             )
             # What is being written for the older text would be thrown away.
-            server.scheduler.stop(uri)
+            server.supersede(uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document that was closed."""
         self._server.documents.pop(params.text_document.uri, None)
-        self._server.scheduler.stop(params.text_document.uri)
+        self._server.supersede(params.text_document.uri)
 
 
 class CompletionServer(LanguageServer):
@@ -124,6 +133,12 @@ class CompletionServer(LanguageServer):
         self._load_model = load_model
         self._loading = 0
         self._told_of_failure = False
+        self._outdated: dict[str, asyncio.Event] = {}
+
+    @property
+    def was_shut_down(self) -> bool:
+        """Whether the client said that it goes."""
+        return self.protocol._shutdown
 
     @property
     def encoding(self) -> Encoding:
@@ -144,6 +159,17 @@ class CompletionServer(LanguageServer):
         name = self.model.name if self.model else self.settings.model or ""
         self.protocol.notify(_STATUS, Status(state, message, name))
 
+    def supersede(self, uri: str) -> None:
+        """End what is still being done for a document's older version or request."""
+        self.scheduler.stop(uri)
+        if outdated := self._outdated.pop(uri, None):
+            outdated.set()
+
+    def take_initial_settings(self, values: object) -> None:
+        """Take what the client said at the start; it holds for what it never says again."""
+        self.take_settings(values)
+        self._defaults = self.settings
+
     def take_settings(self, values: object) -> bool:
         """Take settings from the client; returns whether another model is wanted."""
         before = self.settings
@@ -163,12 +189,15 @@ class CompletionServer(LanguageServer):
         self._loading += 1
         this_load, settings = self._loading, self.settings
         self.model = None
+        self._told_of_failure = False
         self.set_status("loading", "loading the model")
         try:
             async with self._progress(f"codegen-lsp/load/{this_load}") as report:
-                model = await asyncio.to_thread(self._load_model, settings, report)
+                model = await _in_daemon_thread(partial(self._load_model, settings, report))
         # Whatever is wrong with a model, the server stays up for a better one.
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
+                raise
             expected = isinstance(error, ServingError)
             reason = str(error) if expected else f"{type(error).__name__}: {error}"
             log.error("no model: %s", reason)
@@ -228,7 +257,7 @@ class CompletionServer(LanguageServer):
             return []
         position = Position(params.position.line, params.position.character)
         try:
-            offset = offset_at(document.text, position, self.encoding)
+            offset = document.offset(position, self.encoding)
         except DocumentError as error:
             log.info("no completion: %s", error)
             return []
@@ -236,11 +265,11 @@ class CompletionServer(LanguageServer):
             document.text, offset, document.language_id, document.version, document.uri
         )
         is_invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        self.supersede(document.uri)
+        self._outdated[document.uri] = outdated = asyncio.Event()
         completion = await self._run_model(model, snapshot, is_invoked)
-        if not self._is_current(snapshot):
-            return []
-        checked = await self._checked(completion, snapshot)
-        if not self._is_current(snapshot):
+        checked = await self._checked(completion, snapshot, outdated)
+        if self.documents.get(document.uri) is not document:
             return []
         _log_answer(completion, checked, is_invoked)
         hides_flagged = not is_invoked and self.settings.flagged == "hide"
@@ -281,10 +310,11 @@ class CompletionServer(LanguageServer):
             return Completion(silence="the model failed")
 
     async def _checked(
-        self, completion: Completion, snapshot: Snapshot
+        self, completion: Completion, snapshot: Snapshot, outdated: asyncio.Event
     ) -> list[tuple[Candidate, Verdict]]:
+        """Return the candidates with the verdicts that are there by the deadline."""
         deadline_s = self.settings.check_deadline_ms / 1e3
-        if not deadline_s or snapshot.language_id != "python":
+        if not deadline_s or snapshot.language_id != "python" or not completion.candidates:
             return [(candidate, UNCHECKED) for candidate in completion.candidates]
         path = to_fs_path(snapshot.uri)
         project = self._project(path)
@@ -297,17 +327,24 @@ class CompletionServer(LanguageServer):
                         candidate.insert_text,
                         path=path,
                         project=str(project) if project else None,
-                        package_paths=package_paths(project) if project else (),
                     )
                 )
             )
             for candidate in completion.candidates
         ]
-        if futures:
-            await asyncio.wait(futures, timeout=deadline_s)
-        verdicts = [f.result() if f.done() else UNCHECKED for f in futures]
-        for future in futures:
-            future.cancel()
+        all_checked: asyncio.Future[Any] = asyncio.gather(*futures)
+        superseded: asyncio.Future[Any] = asyncio.ensure_future(outdated.wait())
+        try:
+            await asyncio.wait(
+                {all_checked, superseded},
+                timeout=deadline_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            verdicts = [f.result() if f.done() else UNCHECKED for f in futures]
+        finally:
+            # A check that nobody waits for would only delay the next one.
+            superseded.cancel()
+            all_checked.cancel()
         return list(zip(completion.candidates, verdicts, strict=True))
 
     def _project(self, path: str | None) -> Path | None:
@@ -318,10 +355,6 @@ class CompletionServer(LanguageServer):
             if root and Path(path).is_relative_to(root):
                 return Path(root)
         return Path(path).parent
-
-    def _is_current(self, snapshot: Snapshot) -> bool:
-        document = self.documents.get(snapshot.uri)
-        return document is not None and document.version == snapshot.version
 
     def _item(
         self, candidate: Candidate, snapshot: Snapshot, line: int
@@ -347,7 +380,7 @@ def create_server(
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
-        server.take_settings(params.initialization_options)
+        server.take_initial_settings(params.initialization_options)
 
     @server.feature(types.INITIALIZED)
     async def initialized(_params: types.InitializedParams) -> None:
@@ -378,9 +411,35 @@ def create_server(
     @server.feature(types.SHUTDOWN)
     def shutdown(_params: None) -> None:
         server.scheduler.close()
-        server.checker.close()
 
     return server
+
+
+def _in_daemon_thread(task: Callable[[], Model]) -> "asyncio.Future[Model]":
+    """Run a task that nobody waits for when the server ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Model] = loop.create_future()
+
+    def settle(result: Model | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def run() -> None:
+        result, error = None, None
+        # Native code can raise outside Exception, and then nobody would know.
+        try:
+            result = task()
+        except BaseException as raised:  # noqa: BLE001
+            error = raised
+        with suppress(RuntimeError):  # The loop is closed: the server has ended.
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, daemon=True, name="load").start()
+    return future
 
 
 async def _pull_settings(server: CompletionServer) -> bool:

@@ -13,8 +13,6 @@ class CheckRequest:
     insert_text: str
     path: str | None = None
     project: str | None = None
-    package_paths: tuple[str, ...] = ()
-    """Where the project's environment keeps its packages, if it is known."""
 
 
 class VerdictKind(StrEnum):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 
+from lsp_server.models import embedded_checkpoint
 from tests.e2e.clients import SERVER, Client, connected
 
 pytestmark = pytest.mark.e2e
@@ -108,7 +109,9 @@ async def test_a_broken_model_leaves_a_server_that_takes_a_better_one(tmp_path: 
         client.open(_COMMENT)
         assert await client.items(3, 0) == []
         client.lsp.workspace_did_change_configuration(
-            types.DidChangeConfigurationParams({"codegen": {"model": None}})
+            types.DidChangeConfigurationParams(
+                {"codegen": {"model": str(embedded_checkpoint())}}
+            )
         )
         await client.status("ready")
         assert await client.items(3, 0)

@@ -95,20 +95,28 @@ def test_stubs_may_use_names_before_they_are_defined() -> None:
     assert _check(text, insert_text, path="/a.py").verdict is FLAGGED
 
 
+def _packages(project: Path) -> Path:
+    """Make an environment in a project's folder and return where its packages lie."""
+    packages = project / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (project / ".venv/pyvenv.cfg").touch()
+    return packages
+
+
 def test_packages_of_the_project_are_read_as_paths(tmp_path: Path) -> None:
     """A package of the project's environment resolves, and what it lacks is flagged."""
-    (tmp_path / "only_here.py").write_text("there = 1\n")
-    paths = {"package_paths": (str(tmp_path),)}
-    assert _check("$0", "from only_here import there", **paths).verdict is OK
-    assert _check("$0", "from only_here import absent", **paths).verdict is FLAGGED
+    (_packages(tmp_path) / "only_here.py").write_text("there = 1\n")
+    project = {"project": str(tmp_path)}
+    assert _check("$0", "from only_here import there", **project).verdict is OK
+    assert _check("$0", "from only_here import absent", **project).verdict is FLAGGED
     assert _check("$0", "from only_here import there").verdict is UNCHECKED
 
 
 def test_a_module_that_makes_names_up_is_not_judged(tmp_path: Path) -> None:
     """Any name may be imported from a module with __getattr__."""
-    (tmp_path / "lazy.py").write_text("def __getattr__(name): ...\n")
-    paths = {"package_paths": (str(tmp_path),)}
-    assert _check("$0", "from lazy import anything", **paths).verdict is UNCHECKED
+    (_packages(tmp_path) / "lazy.py").write_text("def __getattr__(name): ...\n")
+    verdict = _check("$0", "from lazy import anything", project=str(tmp_path))
+    assert verdict.verdict is UNCHECKED
 
 
 def test_names_of_the_project_resolve(tmp_path: Path) -> None:

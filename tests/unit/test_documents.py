@@ -43,7 +43,7 @@ def reference_offset(text: str, position: Position, encoding: Encoding) -> int:
 
 def edited(text: str, *changes: Edit, encoding: Encoding = "utf-16") -> str:
     """Return a document's text after the changes."""
-    return Document("file:///a.py", "python", 1, text).edited(2, changes, encoding).text
+    return Document.opened("file:///a.py", "python", 1, text).edited(2, changes, encoding).text
 
 
 @given(
@@ -94,7 +94,7 @@ def test_an_edit_without_a_range_is_the_whole_document() -> None:
 
 def test_an_edit_makes_a_new_version_and_leaves_the_old_one() -> None:
     """Whoever holds a document while it is edited keeps what it had."""
-    old = Document("file:///a.py", "python", 1, "a")
+    old = Document.opened("file:///a.py", "python", 1, "a")
     new = old.edited(7, [Edit("b")], "utf-16")
     assert (old.version, old.text) == (1, "a")
     assert (new.uri, new.language_id, new.version, new.text) == (
