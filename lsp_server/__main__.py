@@ -5,8 +5,9 @@ line on standard error: status 1 where something failed, 2 where the usage was w
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from lsp_server import commands
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except (ServingError, ExportError) as error:
         print(f"codegen-lsp: {error}", file=sys.stderr)  # noqa: T201  See above.
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has left; Python must not try to write to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
@@ -40,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     serve.add_argument(
         "--tcp",
-        type=_port,
+        type=_whole_number(0, 65535),
         metavar="PORT",
         help="listen on this port of the loopback address instead of stdio",
     )
@@ -56,12 +61,14 @@ def _parser() -> argparse.ArgumentParser:
 
     complete = _command(subparsers, "complete", commands.complete, "complete at one position")
     complete.add_argument("file")
-    complete.add_argument("--line", type=_natural, required=True, help="zero-based line")
     complete.add_argument(
-        "--character", type=_natural, required=True, help="zero-based, in UTF-16 units"
+        "--line", type=_whole_number(0), required=True, help="zero-based line"
+    )
+    complete.add_argument(
+        "--character", type=_whole_number(0), required=True, help="from 0, in UTF-16 units"
     )
     _add_model(complete)
-    complete.add_argument("--candidates", type=_positive, default=1, metavar="N")
+    complete.add_argument("--candidates", type=_whole_number(1, 100), default=1, metavar="N")
     _add_json(complete)
 
     synthesize = _command(
@@ -77,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     synthesize.add_argument(
         "--stale-from",
-        type=_natural,
+        type=_whole_number(0),
         metavar="LINE",
         help="write the turns from this zero-based line on anew",
     )
@@ -116,25 +123,15 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
+def _whole_number(at_least: int, at_most: int = 1 << 31) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or not at_least <= int(text) <= at_most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no whole number from {at_least} to {at_most}"
+            )
+        return int(text)
 
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 1 << 16:
-        raise argparse.ArgumentTypeError("must be a port number")
-    return value
+    return read
 
 
 if __name__ == "__main__":

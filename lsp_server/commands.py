@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +20,13 @@ from typing import Any
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model, Snapshot, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
-from lsp_server.errors import DocumentError
+from lsp_server.errors import DocumentError, ServingError
 from lsp_server.models import cache_folder, exported_folder
 from lsp_server.positions import Position, line_of, n_code_units, offset_at
 from lsp_server.settings import Settings
 from lsp_server.synthesis import WrittenTurn
 from lsp_server.synthesis import synthesize as synthesize_text
-from lsp_server.verdict import CheckRequest, Verdict
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -78,10 +79,13 @@ def serve(options: argparse.Namespace) -> int:
             server.start_io()
         else:
             server.start_tcp("127.0.0.1", options.tcp)
+    except OSError as error:
+        raise ServingError(f"port {options.tcp} cannot be used: {error.strerror}") from error
     finally:
         server.scheduler.close()
         checker.close()
-    return 0
+    # As LSP asks: a client that leaves without a word is an error.
+    return 0 if server.was_shut_down else 1
 
 
 def export(options: argparse.Namespace) -> int:
@@ -244,14 +248,19 @@ def _checking() -> Iterator[Callable[[CheckRequest], Verdict]]:
     worker = CheckWorker()
     worker.warm_up()
     try:
-        yield lambda request: worker.submit(request).result(_CHECK_DEADLINE_S)
+        yield lambda request: _awaited(worker.submit(request))
     finally:
         worker.close()
 
 
-def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
-    from lsp_server.environment import package_paths
+def _awaited(future: "Future[Verdict]") -> Verdict:
+    try:
+        return future.result(_CHECK_DEADLINE_S)
+    except TimeoutError:
+        return UNCHECKED
 
+
+def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
     absolute = path.absolute()
     return CheckRequest(
         snapshot.text,
@@ -259,7 +268,6 @@ def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
         insert_text,
         path=str(absolute),
         project=str(absolute.parent),
-        package_paths=package_paths(absolute.parent),
     )
 
 

@@ -14,7 +14,10 @@ class Settings:
     """What a person may choose; the JSON keys are the fields' names in camelCase."""
 
     model: str | None = _setting("model", None, str)
-    """An exported folder, a checkpoint folder or a model's name; null: the command line's, else the embedded one."""
+    """An exported folder, a checkpoint folder or a model's name.
+
+    Null: that of the command line, else the embedded one.
+    """
     device: Literal["auto", "cpu", "cuda"] = _setting("device", "auto", ("auto", "cpu", "cuda"))
     """Where the model runs; auto: where its folder was exported for."""
     max_new_tokens: int = _setting("maxNewTokens", 256, range(1, 1025))

@@ -136,6 +136,13 @@ async def test_bad_settings_are_said_and_replaced_by_defaults() -> None:
         assert await client.items(3, 0)
 
 
+async def test_what_was_said_at_the_start_holds_until_it_is_said_anew(tmp_path: Path) -> None:
+    """A client's configuration adds to its initialization options, and undoes none."""
+    options = {"model": str(tmp_path)}
+    async with connected(options=options, configuration={"candidates": 1}) as client:
+        assert str(tmp_path) in (await client.status("failed")).message
+
+
 async def test_settings_are_pulled_from_the_client(tmp_path: Path) -> None:
     """A client that can be asked for its settings is asked before the model is loaded."""
     async with connected(configuration={"model": str(tmp_path)}) as client:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,39 @@ async def test_broken_messages_do_not_end_the_server(tmp_path: Path) -> None:
     assert "error" in answers[3]
     assert answers[4]["result"] == {"items": []}
     assert run.returncode == 0
+
+
+async def test_requests_after_shutdown_are_refused(tmp_path: Path) -> None:
+    """Every request gets an answer, those that come too late too."""
+    messages = [
+        _request(1, "initialize", {"capabilities": {}, "processId": None, "rootUri": None}),
+        _request(2, "shutdown", None),
+        _request(3, "textDocument/inlineCompletion", _position(0, 0)),
+        _request(4, "shutdown", None),
+        _notification("exit", None),
+    ]
+    run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], b"".join(messages))
+    answers = {answer["id"]: answer for answer in _frames(run.stdout) if "id" in answer}
+    assert "error" in answers[3]
+    assert "error" in answers[4]
+
+
+async def test_leaving_without_a_word_is_an_error() -> None:
+    """The exit status tells whether the client said goodbye, as LSP asks."""
+    assert (await _raw([*SERVER], b"")).returncode == 1
+    polite = _request(1, "initialize", {"capabilities": {}, "processId": None})
+    polite += _request(2, "shutdown", None) + _notification("exit", None)
+    assert (await _raw([*SERVER], polite)).returncode == 0
+
+
+async def test_a_port_that_is_taken_is_one_clear_line() -> None:
+    """A server that cannot listen says which port, and does not trace back."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = await _raw([*SERVER, "--tcp", str(port)], b"")
+    assert run.returncode == 1
+    assert f"port {port} cannot be used" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 async def test_tcp_listens_on_loopback_and_serves() -> None:
