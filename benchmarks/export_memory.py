@@ -81,11 +81,11 @@ def write_checkpoint(folder: Path, shape: str) -> None:
     torch.save(tensors, folder / "pytorch_model.bin")
 
 
-def _export(checkpoint: str, output: str) -> None:
+def _export(checkpoint: str, output: str, precision: str) -> None:
     """Export and print seconds, peak resident memory and what the folder holds."""
     before = _peak_mib()
     started = time.perf_counter()
-    manifest = export(checkpoint, output)
+    manifest = export(checkpoint, output, precision=precision)
     result = {
         "seconds": round(time.perf_counter() - started, 1),
         "peak_mib": _peak_mib(),
@@ -105,8 +105,9 @@ def main() -> None:
     """Make the checkpoint, export it in a process of its own, and clean up."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="2b")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--folder", type=Path, help="where there is room; default: temp")
-    parser.add_argument("--export", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--export", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.export:
         _export(*options.export)
@@ -117,8 +118,9 @@ def main() -> None:
         size = (checkpoint / "pytorch_model.bin").stat().st_size
         print(f"{options.shape}: a checkpoint of {size / 1e9:.2f} GB")
         # In a process that never held the checkpoint, so that the peak is the export's.
+        output = Path(scratch) / "out"
         subprocess.run(
-            [sys.executable, __file__, "--export", checkpoint, Path(scratch) / "out"],
+            [sys.executable, __file__, "--export", checkpoint, output, options.precision],
             check=True,
         )
 
