@@ -31,6 +31,7 @@ from model_export.manifest import (
 Device = Literal["auto", "cpu", "cuda"]
 
 _OLDEST_ONNXRUNTIME = (1, 31)
+_PRECISIONS = ("fp32", "int8", "int4")
 _PREFILL_CHUNK = 128
 """Tokens in one run; larger chunks are no faster."""
 _UNWATCHED_TOKENS = 32
@@ -86,9 +87,16 @@ class Engine:
             manifest = read_manifest(folder)
         except ManifestError as error:
             raise ModelLoadError(str(error)) from error
+        _check_runs_here(folder, manifest)
         # The weights are too large to hash at each start; their size was checked.
         for name in (GRAPH_FILE, TOKENIZER_FILE):
-            if file_sha256(folder / name) != manifest.files[name].sha256:
+            try:
+                is_whole = file_sha256(folder / name) == manifest.files[name].sha256
+            except OSError as error:
+                raise ModelLoadError(
+                    f"{folder / name} cannot be read: {error.strerror or error}"
+                ) from error
+            if not is_whole:
                 raise ModelLoadError(
                     f"{folder / name} was changed or damaged; export the model again"
                 )
@@ -104,11 +112,19 @@ class Engine:
                 _session_options(),
                 providers=["CPUExecutionProvider"],
             )
-            return cls(manifest, session)
+            engine = cls(manifest, session)
+            engine._probe()
+            return engine
         # onnxruntime has one exception class per status code and no common base.
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelLoadError(f"onnxruntime cannot load {folder}: {reason[0]}") from error
+
+    def _probe(self) -> None:
+        """Run one token at the last place, where sizes that are not the graph's show."""
+        logits = self._step([self.eos_token_id], self.context_length - 1, range(1), None)
+        if logits is None or logits.shape != (1, self.vocab_size):
+            raise ValueError("its manifest is not that of its graph")
 
     def logits(self, token_ids: Sequence[int]) -> FloatArray:
         """Return unmasked logits (len(token_ids), vocab_size) from an empty cache.
@@ -342,6 +358,31 @@ def _session_options() -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     return options
+
+
+def _check_runs_here(folder: Path, manifest: Manifest) -> None:
+    """Refuse what another version may have written and this one would run wrongly."""
+    if manifest.device != "cpu":
+        raise ModelLoadError(
+            f"{folder} was exported for {manifest.device}; this version runs on the CPU "
+            "only; export with --device cpu"
+        )
+    for what, found, known in (
+        ("the family", manifest.family, ("codegen",)),
+        ("the precision", manifest.precision, _PRECISIONS),
+        ("a cache of type", manifest.kv_cache_type, ("float32",)),
+    ):
+        if found not in known:
+            raise ModelLoadError(
+                f"{folder} has {what} {found!r}, which this version does not run "
+                f"({', '.join(known)}); export the checkpoint again"
+            )
+    vocab_size = manifest.architecture.vocab_size
+    is_sane = 0 < manifest.n_tokens <= vocab_size and 0 <= manifest.eos_token_id < vocab_size
+    if not is_sane or not 0 < manifest.context_length <= manifest.architecture.context_length:
+        raise ModelLoadError(
+            f"{folder} has a manifest that contradicts itself; export the checkpoint again"
+        )
 
 
 def _check_onnxruntime() -> None:

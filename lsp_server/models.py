@@ -5,7 +5,9 @@ before, or nothing: the embedded model. Checkpoints are exported to the user's c
 """
 
 import hashlib
+import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -16,15 +18,25 @@ from platformdirs import user_cache_path
 
 from lsp_server.errors import ModelLoadError, ModelNotFoundError
 from model_export.errors import ExportError
-from model_export.manifest import FORMAT_VERSION, MANIFEST_FILE
+from model_export.manifest import FORMAT_VERSION, MANIFEST_FILE, is_exported_folder
 
 EMBEDDED_MODEL = "codegen-tiny"
+
+_NAME = re.compile(r"(?!\.\.?(/|$))[\w.-]+(/(?!\.\.?$)[\w.-]+)?")
+"""A Hub id, or a name without a folder."""
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
+_CHECKPOINT_FILES = ("config.json", *_TOKENIZER_FILES)
+_WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
+_NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 Progress = Callable[[int, int], None]
 
 
 def exported_folder(name: str | None, progress: Progress | None = None) -> Path:
     """Return the exported folder of a model, exporting a checkpoint where need be.
+
+    What was exported under a name goes before a folder of that name, because a folder
+    that happens to lie in a workspace must not take the place of a model.
 
     Raises:
         ModelNotFoundError: the name stands for nothing on this machine.
@@ -35,13 +47,17 @@ def exported_folder(name: str | None, progress: Progress | None = None) -> Path:
     folder = Path(name)
     with suppress(RuntimeError):  # There may be no such user.
         folder = folder.expanduser()
-    if (folder / MANIFEST_FILE).is_file():
-        return folder
-    if folder.exists():
-        return _exported(folder, progress)
-    cached = cache_folder(name)
-    if (cached / MANIFEST_FILE).is_file():
-        return cached
+    # Even to ask whether a file is there may be forbidden.
+    try:
+        cached = cache_folder(name)
+        if _NAME.fullmatch(name) and (cached / MANIFEST_FILE).is_file():
+            return cached
+        if (folder / MANIFEST_FILE).is_file():
+            return folder
+        if folder.exists():
+            return _exported(folder, progress)
+    except OSError as error:
+        raise ModelLoadError(f"{name} cannot be read: {error.strerror or error}") from error
     raise ModelNotFoundError(
         f"the model {name} is not on this machine; `codegen-lsp export {name}` gets it, "
         "if it is a Hub id"
@@ -54,14 +70,49 @@ def embedded_checkpoint() -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Return where ``codegen-lsp export NAME`` puts a model without ``--output``."""
-    safe = re.sub(r"[^\w.-]+", "--", name).strip("-.") or "model"
-    return user_cache_path("codegen-lsp") / "exports" / safe
+    """Return where ``codegen-lsp export NAME`` puts a model of the Hub."""
+    safe = _safe(name)
+    # No two names share a folder: the Hub has no names with "--".
+    if not _NAME.fullmatch(name) or "--" in name or safe != name.replace("/", "--"):
+        safe += f"@{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+    return _exports() / safe
+
+
+def export_folder(checkpoint: str) -> Path:
+    """Return where an export without ``--output`` puts a checkpoint folder or Hub id.
+
+    A later ``--model`` of the same name finds it there.
+
+    Raises:
+        ModelLoadError: the checkpoint is a folder that cannot be read.
+    """
+    try:
+        if Path(checkpoint).exists():
+            return _place(Path(checkpoint).resolve())
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelLoadError(f"{checkpoint} cannot be read: {reason}") from error
+    return cache_folder(checkpoint)
+
+
+def _exports() -> Path:
+    return user_cache_path("codegen-lsp") / "exports"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "--", name).strip("-.") or "model"
+
+
+def _place(checkpoint: Path) -> Path:
+    """Return the cache folder of a checkpoint folder; no name has the same one."""
+    path_hash = hashlib.sha256(os.fsencode(checkpoint)).hexdigest()[:8]
+    prefix = f"{_safe(checkpoint.name)}@{path_hash}"
+    return _exports() / f"{prefix}-{_fingerprint(checkpoint)}"
 
 
 def _exported(checkpoint: Path, progress: Progress | None) -> Path:
     checkpoint = checkpoint.resolve()
-    folder = cache_folder(f"{checkpoint.name}-{_fingerprint(checkpoint)}")
+    folder = _place(checkpoint)
     if not (folder / MANIFEST_FILE).is_file():
         # Imported here because it brings onnx, which a cached model does not need.
         from model_export import export
@@ -70,17 +121,36 @@ def _exported(checkpoint: Path, progress: Progress | None) -> Path:
             export(checkpoint, folder, progress=progress)
         except ExportError as error:
             raise ModelLoadError(str(error)) from error
+    _remove_older(folder)
     return folder
+
+
+def _remove_older(folder: Path) -> None:
+    """Remove what the checkpoint of ``folder`` was before it changed."""
+    prefix = folder.name.rpartition("-")[0] + "-"
+    for entry in list(folder.parent.iterdir()):
+        is_older = entry.name.startswith(prefix) and entry != folder
+        if is_older and is_exported_folder(entry):
+            # Renamed first, so that nobody takes half of it for an exported folder.
+            doomed = entry.with_name(f".{entry.name}.{os.getpid()}.old")
+            with suppress(OSError):  # Windows keeps what a server uses.
+                entry.rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _fingerprint(checkpoint: Path) -> str:
     """Return a short hash that changes with the checkpoint's files and our version."""
     digest = hashlib.sha256(f"{FORMAT_VERSION} {version('codegen-lsp')}".encode())
     try:
-        entries = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
-        for entry in entries:
+        entries = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else []
+        for entry in filter(_is_exported_from, entries):
             state = entry.stat()
             digest.update(f"{entry} {state.st_size} {state.st_mtime_ns}\n".encode())
     except OSError as error:
         raise ModelLoadError(f"{checkpoint} cannot be read: {error.strerror}") from error
     return digest.hexdigest()[:12]
+
+
+def _is_exported_from(file: Path) -> bool:
+    is_weights = file.name.endswith(_WEIGHTS) and file.name not in _NO_WEIGHTS
+    return is_weights or file.name in _CHECKPOINT_FILES

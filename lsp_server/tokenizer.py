@@ -29,8 +29,12 @@ class Tokenizer:
         """
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except Exception as error:  # The library raises bare exceptions.
-            raise ModelLoadError(f"{path} is no byte-level tokenizer: {error}") from error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        # The library raises bare exceptions, and a panic of it is not even one.
+        except BaseException as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelLoadError(f"{path} is no byte-level tokenizer: {reason}") from error
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -44,7 +48,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> Encoded:
         """Return the tokens of a text; lone surrogates, which no model has, are U+FFFD."""
-        encoding = self._tokenizer.encode(_SURROGATE.sub("\ufffd", text))
+        encoding = self._tokenizer.encode(
+            _SURROGATE.sub("\ufffd", text), add_special_tokens=False
+        )
         return Encoded(encoding.ids, encoding.offsets, encoding.word_ids)
 
     def decode_bytes(self, token_ids: list[int]) -> bytes:

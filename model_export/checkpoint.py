@@ -42,14 +42,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         DamagedCheckpointError: a file is missing, truncated or not what it should be.
         UnsafePickleError: a ``.bin`` file asks for more than tensors.
     """
-    if not folder.is_dir():
-        raise NotACheckpointError(f"{folder} is not a folder")
     config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise NotACheckpointError(
-            f"{folder} is no checkpoint: it holds no config.json that can be read"
-        )
+    # Even to ask whether a file is there may be forbidden.
     try:
+        if not folder.is_dir():
+            raise NotACheckpointError(f"{folder} is not a folder")
+        if not config_path.is_file():
+            raise NotACheckpointError(
+                f"{folder} is no checkpoint: it holds no config.json that can be read"
+            )
         config = _read_json(config_path)
         weight_files = _weight_files(folder)
         tensors: dict[str, StoredTensor] = {}

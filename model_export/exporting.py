@@ -116,8 +116,13 @@ def export(
 
 def _source_folder(checkpoint: str | Path) -> Path:
     folder = Path(checkpoint)
-    if folder.exists():
-        return folder
+    try:
+        if folder.exists():
+            return folder
+    except OSError as error:
+        raise NotACheckpointError(
+            f"{checkpoint} cannot be read: {error.strerror or error}"
+        ) from error
     if _HUB_ID.fullmatch(str(checkpoint)):
         return download_checkpoint(str(checkpoint))
     raise NotACheckpointError(f"{checkpoint} is neither a folder nor a Hub id")
@@ -171,9 +176,13 @@ def _record(path: Path) -> FileRecord:
 @contextmanager
 def _replaced(output: Path) -> Iterator[Path]:
     """Yield a folder to write that takes the place of ``output`` if all goes well."""
-    # A link to a folder stays, and what it leads to is replaced.
-    output = output.resolve()
-    _refuse_foreign(output)
+    try:
+        # A link to a folder stays, and what it leads to is replaced.
+        output = output.resolve()
+        _refuse_foreign(output)
+    except (OSError, RuntimeError) as error:  # The latter is a link to itself.
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{output} cannot be written: {reason}") from error
     prefix = f".{output.name}.partial-"
     partial = output.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}")
     try:

@@ -8,12 +8,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from model_export.errors import TokenizerError
 
 _END_OF_TEXT = "<|endoftext|>"
 _INFILL_TOKENS = ("<mask_1>", "<sep>", "<eom>")
+_PROBE = (
+    'def f(a):\r\n\t\treturn  ["\u00e9", \'e\u0301\', "\U0001f389"]   # A b\n\n\n'
+    " \t \n        X\u00a0\u2028\ufb01 1.0\x00 <|endoftext|> y \t\r \n"
+)
+"""Text that must come back exactly."""
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -29,19 +34,62 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if path.is_file():
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  The library's are bare.
-            raise TokenizerError(f"{path} is no tokenizer: {error}") from None
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        # A panic of the library is no Exception.
+        except BaseException as error:  # noqa: BLE001
+            raise TokenizerError(f"{path} is no tokenizer: {_first_line(error)}") from None
     else:
         tokenizer = _build(folder)
     # Padding and truncation belong to batches, and would change the ids of a prompt.
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    # It would add tokens and move offsets; what a byte-level tokenizer needs is neither.
+    if tokenizer.post_processor is not None:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    flaw = _flaw(tokenizer)
+    if flaw:
+        raise TokenizerError(f"the tokenizer of {folder} is not CodeGen's kind: {flaw}")
     return tokenizer
 
 
 def can_infill(tokenizer: Tokenizer) -> bool:
     """Tell whether the vocabulary has CodeGen 2's infill tokens."""
     return all(tokenizer.token_to_id(token) is not None for token in _INFILL_TOKENS)
+
+
+def _flaw(tokenizer: Tokenizer) -> str | None:
+    """Return why a tokenizer is no exact byte-level BPE, or None where it is one."""
+    data = json.loads(tokenizer.to_str())
+    model, before = data["model"], data["pre_tokenizer"] or {}
+    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+    added = {token["content"] for token in data["added_tokens"]}
+    if model["type"] != "BPE" or model.get("byte_fallback"):
+        return f"its model is {model['type']} and not byte-level BPE"
+    if model.get("dropout"):
+        return "its model drops merges at random"
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        return "its model marks the parts of words"
+    if data["normalizer"] is not None:
+        return f"it changes the text ({data['normalizer'].get('type')})"
+    if before.get("type") != "ByteLevel" or not before.get("use_regex", True):
+        return f"it splits text as {before.get('type')} and not as GPT-2's ByteLevel"
+    if before.get("add_prefix_space"):
+        return "it adds a space before the text"
+    if not alphabet <= model["vocab"].keys():
+        return "it lacks tokens for some bytes"
+    if any(set(token) - alphabet for token in model["vocab"].keys() - added):
+        return "it has tokens that stand for no bytes"
+    if any(token["lstrip"] or token["rstrip"] for token in data["added_tokens"]):
+        return "its added tokens swallow the whitespace beside them"
+    tokens = tokenizer.encode(_PROBE, add_special_tokens=False).tokens
+    if decoders.ByteLevel().decode(tokens) != _PROBE:
+        return "text does not come back exactly"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _build(folder: Path) -> Tokenizer:
@@ -58,8 +106,10 @@ def _build(folder: Path) -> Tokenizer:
     try:
         _, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as error:  # noqa: BLE001  The library's are bare.
-        raise TokenizerError(f"{folder / 'merges.txt'}: {error}") from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  As above.
+        raise TokenizerError(f"{folder / 'merges.txt'}: {_first_line(error)}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if _END_OF_TEXT in vocabulary:

@@ -8,14 +8,13 @@ each storage (torch/serialization.py, ``_save``).
 import io
 import os
 import pickle
-import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -39,7 +38,11 @@ _STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
 _PLAIN_DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("uint16", "uint32", "uint64")
 }
-_MAX_PICKLE_BYTES = 64 << 20
+_MAX_PICKLE_BYTES = 4 << 20
+"""The list of the largest CodeGen's tensors has a tenth of it."""
+_BYTE_ORDER_BYTES = 16
+_OPCODES = b"().GJKMNQRSUX]abcehijqrstu}\x80\x85\x86\x87\x88\x89\x8a\x8c\x93\x94\x95"
+"""All that torch writes for tensors, in protocols 2 to 5, and what spells a global."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
@@ -118,21 +121,29 @@ def _read_pickle(archive: zipfile.ZipFile) -> tuple[str, bytes]:
         raise DamagedCheckpointError("it has no data.pkl, so torch did not write it")
     root = names[0].removesuffix("data.pkl")
     if f"{root}byteorder" in archive.namelist():
-        order = archive.read(f"{root}byteorder")
-        if order != b"little":
+        is_short = archive.getinfo(f"{root}byteorder").file_size <= _BYTE_ORDER_BYTES
+        if not is_short or archive.read(f"{root}byteorder") != b"little":
             raise DamagedCheckpointError("it is big-endian; save it again as little")
     if archive.getinfo(names[0]).file_size > _MAX_PICKLE_BYTES:
         raise DamagedCheckpointError("its data.pkl is too large for a list of tensors")
-    pickled = archive.read(names[0])
-    for opcode, argument, _ in pickletools.genops(pickled):
-        # The unpickler makes a table of the largest index, whatever its size.
-        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(pickled):
-            raise DamagedCheckpointError("its data.pkl asks for more memory than it can need")
-    return root, pickled
+    return root, archive.read(names[0])
 
 
-class _TorchUnpickler(pickle.Unpickler):
-    """An unpickler that knows the globals that rebuild tensors and refuses all others."""
+_SET_ITEM: Any = pickle._Unpickler.dispatch[pickle.SETITEM[0]]
+_SET_ITEMS: Any = pickle._Unpickler.dispatch[pickle.SETITEMS[0]]
+
+
+class _TorchUnpickler(pickle._Unpickler):
+    """An unpickler that knows the globals that rebuild tensors and refuses all others.
+
+    It is Python's own in Python, because the one in C hashes any key of a dict: a few
+    bytes can nest tuples so that a hash takes for ever, or overflows the stack.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: pickle._Unpickler.dispatch[code] for code in _OPCODES
+    }
+    stack: list[Any]
 
     def __init__(self, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
         self._root, pickled = _read_pickle(archive)
@@ -140,11 +151,23 @@ class _TorchUnpickler(pickle.Unpickler):
         self._archive = archive
         self._file = file
 
+    def _set_item(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        _SET_ITEM(self)
+
+    def _set_items(self) -> None:
+        # The stack begins at the latest mark.
+        _check_keys(self.stack[::2])
+        _SET_ITEMS(self)
+
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+
     def find_class(self, module: str, name: str) -> Any:
         # Functions have attributes that a pickle could set, so they are wrapped.
         match module, name:
             case "collections", "OrderedDict":
-                return OrderedDict
+                return partial(_empty_dict)
             case "torch._utils", "_rebuild_tensor_v2":
                 return partial(_rebuild_tensor_v2)
             case "torch._utils", "_rebuild_tensor_v3":
@@ -165,7 +188,8 @@ class _TorchUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         """Return the storage that ``('storage', class, key, location, numel)`` names."""
         kind, storage_class, key, _location, _numel = pid
-        if kind != "storage" or not isinstance(storage_class, _StorageClass):
+        is_storage = kind == "storage" and isinstance(storage_class, _StorageClass)
+        if not is_storage or not isinstance(key, str):
             raise DamagedCheckpointError("it refers to something that is no storage")
         try:
             info = self._archive.getinfo(f"{self._root}data/{key}")
@@ -183,6 +207,15 @@ class _TorchUnpickler(pickle.Unpickler):
         if magic != _LOCAL_MAGIC or end > os.fstat(self._file.fileno()).st_size:
             raise DamagedCheckpointError(f"its storage {key} is not where it should be")
         return _Storage(storage_class.dtype, offset, info.file_size)
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if not all(type(key) in (str, int) for key in keys):
+        raise DamagedCheckpointError("its data.pkl has names that are no text")
+
+
+def _empty_dict() -> OrderedDict[str, Any]:
+    return OrderedDict()
 
 
 def _rebuild_tensor_v2(
@@ -212,6 +245,8 @@ def _rebuild_parameter(data: _View, *_unused: Any) -> _View:
 def _checked_view(
     storage: _Storage, dtype: np.dtype[Any], offset: int, size: Any, stride: Any
 ) -> _View:
+    if not isinstance(storage, _Storage):
+        raise DamagedCheckpointError("a tensor in it has no storage")
     offset, shape, strides = int(offset), tuple(map(int, size)), tuple(map(int, stride))
     if len(shape) != len(strides) or offset < 0 or min((*shape, *strides), default=0) < 0:
         raise DamagedCheckpointError("a tensor in it has an impossible shape")

@@ -729,6 +729,44 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         change_manifest(lambda m: m["architecture"].update(n_layers=5)),
         "onnxruntime cannot load",
     ),
+    "a context beyond the rotary tables": (
+        change_manifest(
+            lambda m: (m.update(context_length=99), m["architecture"].update(context_length=99))
+        ),
+        "onnxruntime cannot load",
+    ),
+    "another family": (
+        change_manifest(lambda m: m.update(family="llama")),
+        "the family 'llama'",
+    ),
+    "another cache": (
+        change_manifest(lambda m: m.update(kv_cache_type="int8")),
+        "a cache of type 'int8'",
+    ),
+    "another precision": (
+        change_manifest(lambda m: m.update(precision="fp3")),
+        "the precision 'fp3'",
+    ),
+    "another device": (
+        change_manifest(lambda m: m.update(device="cuda")),
+        "exported for cuda; this version runs on the CPU only; export with --device cpu",
+    ),
+    "too few layers": (
+        change_manifest(lambda m: m["architecture"].update(n_layers=1)),
+        "onnxruntime cannot load",
+    ),
+    "another vocabulary": (
+        change_manifest(lambda m: m["architecture"].update(vocab_size=300)),
+        "onnxruntime cannot load",
+    ),
+    "a longer context": (
+        change_manifest(lambda m: m.update(context_length=65)),
+        "contradicts itself",
+    ),
+    "an end beyond the vocabulary": (
+        change_manifest(lambda m: m.update(eos_token_id=288)),
+        "contradicts itself",
+    ),
 }
 
 

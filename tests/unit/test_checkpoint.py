@@ -1,5 +1,6 @@
 """Opening a checkpoint folder: the same tensors from every layout, or one clear line."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +290,16 @@ def test_weights_can_be_written_beside_each_other(tmp_path: Path) -> None:
     (folder / INDEX).unlink()
 
     assert open_checkpoint(folder).files[1].name == "pytorch_model.bin"
+
+
+def test_a_folder_that_may_not_be_entered_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forbidden folder is an error of the checkpoint, with its reason."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be read: Permission denied$"):
+        open_checkpoint(tmp_path)

@@ -548,3 +548,27 @@ def test_memory_does_not_grow_with_the_model(
     assert exported > smallest
     assert 32 << 20 < peak < 400 << 20, f"peak was {peak >> 20} MiB"
     shutil.rmtree(tmp_path)
+
+
+def test_an_impossible_name_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    """A name that no disk can hold is an error of the source or of the output."""
+    with pytest.raises(NotACheckpointError, match=r"cannot be read: File name too long$"):
+        export("x" * 300, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"cannot be written: File name too long$"):
+        export(checkpoint, tmp_path / ("x" * 300))
+
+
+def test_an_output_that_may_not_be_looked_at_is_one_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output in a forbidden folder is named with its reason."""
+    exists = Path.exists
+
+    def refuse(path: Path) -> bool:
+        if path.name == "out":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(OutputError, match=r"out cannot be written: Permission denied$"):
+        export(checkpoint, tmp_path / "out")

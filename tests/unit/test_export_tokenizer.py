@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CodeGenTokenizer, CodeGenTokenizerFast
 
+from lsp_server.errors import ModelLoadError
 from lsp_server.tokenizer import Tokenizer
 from model_export.errors import TokenizerError
 from model_export.tokenizer import read_tokenizer
@@ -253,5 +254,74 @@ def test_a_vocabulary_that_is_not_whole_is_refused(
 
     with pytest.raises(TokenizerError, match=reason) as caught:
         read_tokenizer(folder)
+
+    assert len(str(caught.value).splitlines()) == 1
+
+
+PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
+    "a normalizer that panics": ({"normalizer": PRECOMPILED}, "tokenizer"),
+    "lower case": ({"normalizer": {"type": "Lowercase"}}, "changes the text"),
+    "NFKD": ({"normalizer": {"type": "NFKD"}}, "changes the text"),
+    "a prefix space": ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "space"),
+    "whitespace": ({"pre_tokenizer": {"type": "Whitespace"}}, "splits text as Whitespace"),
+    "no pre-tokenizer": ({"pre_tokenizer": None}, "splits text as None"),
+    "words": (
+        {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}},
+        "WordLevel",
+    ),
+    "no vocabulary": ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, "lacks tokens"),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason"), UNLIKE.values(), ids=UNLIKE)
+def test_a_tokenizer_of_another_kind_is_refused(
+    changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    """A tokenizer that does not give text back exactly is refused, even one that panics."""
+    data = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(data | changes), encoding="utf-8")
+
+    with pytest.raises(TokenizerError, match=reason) as caught:
+        read_tokenizer(tmp_path)
+
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", [{"dropout": 0.5}, {"end_of_word_suffix": "</w>"}])
+def test_a_model_that_is_not_exact_is_refused(part: dict[str, Any], tmp_path: Path) -> None:
+    """Dropout gives other ids each time, and marks of word ends are no bytes."""
+    data = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
+    data["model"] |= part | {"merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+
+    with pytest.raises(TokenizerError, match="its model"):
+        read_tokenizer(tmp_path)
+
+
+def test_no_tokens_are_put_around_a_text(tmp_path: Path) -> None:
+    """A template for training neither reaches the exported folder nor is applied there."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    expected = tokenizer.encode("a b").ids
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, 6105)]
+    )
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+
+    assert read_tokenizer(tmp_path).encode("a b").ids == expected
+    assert Tokenizer.from_file(path).encode("a b").token_ids == expected
+
+
+def test_a_tokenizer_that_panics_does_not_end_the_server(tmp_path: Path) -> None:
+    """A panic of the library, which is no Exception, is an error of the model."""
+    data = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(data | {"normalizer": PRECOMPILED}), encoding="utf-8")
+
+    with pytest.raises(ModelLoadError, match="no byte-level tokenizer") as caught:
+        Tokenizer.from_file(path)
 
     assert len(str(caught.value).splitlines()) == 1

@@ -62,3 +62,20 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_line(
     with pytest.raises(DownloadError, match=r"^some/model .*ConnectionError.* the network$"):
         export("some/model", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_fetched_before_needs_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model in the Hub's cache is exported offline."""
+
+    def refuse(*_arguments: Any) -> None:
+        raise ConnectionError
+
+    def snapshot_download(_repo_id: str, *, local_files_only: bool) -> str:
+        assert local_files_only
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", refuse)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert download_checkpoint("some/model") == tmp_path

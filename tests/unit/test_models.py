@@ -1,5 +1,6 @@
 """From a name to an exported folder, with the user's cache in a temporary folder."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,12 @@ import pytest
 import model_export
 from lsp_server import models
 from lsp_server.errors import ModelLoadError, ModelNotFoundError
-from lsp_server.models import cache_folder, embedded_checkpoint, exported_folder
+from lsp_server.models import (
+    cache_folder,
+    embedded_checkpoint,
+    export_folder,
+    exported_folder,
+)
 from model_export.manifest import MANIFEST_FILE, read_manifest
 
 
@@ -112,12 +118,77 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path, checkpoint: Path) -> Non
     ("name", "folder"),
     [
         ("Salesforce/codegen-350M-mono", "Salesforce--codegen-350M-mono"),
-        ("../../etc", "etc"),
-        ("..", "model"),
-        ("C:\\models\\x", "C--models--x"),
-        ("a b", "a--b"),
+        ("../../etc", "etc@"),
+        ("..", "model@"),
+        ("C:\\models\\x", "C--models--x@"),
+        ("a b", "a--b@"),
+        ("a--b", "a--b@"),
     ],
 )
 def test_a_cache_folder_stays_in_the_cache(name: str, folder: str, cache: Path) -> None:
     """No name leads out of the cache."""
-    assert cache_folder(name) == cache / "codegen-lsp" / "exports" / folder
+    found = cache_folder(name)
+    assert found.parent == cache / "codegen-lsp" / "exports"
+    assert found.name == folder or (folder.endswith("@") and found.name.startswith(folder))
+
+
+@pytest.mark.parametrize("name", ["some/model", "model"])
+def test_a_folder_in_the_workspace_does_not_replace_a_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was exported under a name is meant by it, whatever lies in the workspace."""
+    monkeypatch.chdir(tmp_path)
+    make_manifest(tmp_path / name)
+    assert exported_folder(name) == Path(name)
+    cached = make_manifest(cache_folder(name))
+    assert exported_folder(name) == cached
+    assert exported_folder(f"./{name}") == Path(name)
+
+
+def test_an_export_goes_where_its_name_is_looked_for(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder a/b and the Hub's a/b never share a place in the cache."""
+    monkeypatch.chdir(checkpoint.parent.parent)
+    name = f"{checkpoint.parent.name}/{checkpoint.name}"
+    assert export_folder("no/folder") == cache_folder("no/folder")
+    assert export_folder(name) != cache_folder(name)
+    assert export_folder(name) == exported_folder(name)
+    assert len({cache_folder(name) for name in ("a/b", "a--b", "a b", "./a/b")}) == 4
+
+
+def test_only_what_the_export_reads_makes_it_anew(checkpoint: Path) -> None:
+    """A note or a training state beside the weights is no other model."""
+    before = exported_folder(str(checkpoint))
+    for name in ("README.md", "optimizer.bin"):
+        (checkpoint / name).write_text("new")
+    assert exported_folder(str(checkpoint)) == before
+
+
+def test_the_export_of_an_older_state_is_removed(checkpoint: Path) -> None:
+    """A checkpoint that changes every day does not fill the cache; other folders stay."""
+    before = exported_folder(str(checkpoint))
+    foreign = before.with_name(f"{before.name}x")
+    foreign.mkdir()
+    os.utime(checkpoint / "config.json", ns=(1, 1))
+    after = exported_folder(str(checkpoint))
+    assert set(after.parent.iterdir()) == {after, foreign}
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a forbidden folder nor an impossible name gives a traceback."""
+    stat = Path.stat
+
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if "private" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for find in (exported_folder, export_folder):
+        with pytest.raises(ModelLoadError, match=r"private cannot be read: Permission denied$"):
+            find(str(tmp_path / "private"))
+        with pytest.raises(ModelLoadError, match=r"x cannot be read: File name too long$"):
+            find("x" * 300)

@@ -423,9 +423,46 @@ NOT_READABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "without its data": (a_file_without_storage, "storage 0 is missing"),
     "with data elsewhere": (a_file_with_a_moved_storage, "not where it should be"),
     "a huge pickle": (a_huge_pickle, "too large"),
-    "an index that takes 1 GB": (
-        lambda path: write_zip(path, b"\x80\x02}r" + struct.pack("<I", 1 << 26) + b"."),
-        "more memory",
+    "a key whose hash takes for ever": (
+        lambda path: write_zip(path, b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s."),
+        "no readable state dict",
+    ),
+    "the same without DUP": (
+        lambda path: write_zip(path, b"\x80\x02})" + b"q\x00h\x00\x86" * 40 + b"K\x01s."),
+        "names that are no text",
+    ),
+    "the same among several keys": (
+        lambda path: write_zip(path, b"\x80\x02}()" + b"q\x00h\x00\x86" * 40 + b"K\x01u."),
+        "names that are no text",
+    ),
+    "a key whose hash overflows the stack": (
+        lambda path: write_zip(path, b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s."),
+        "names that are no text",
+    ),
+    "the same key in the pairs of an OrderedDict": (
+        lambda path: write_zip(
+            path,
+            b"\x80\x02ccollections\nOrderedDict\n])"
+            + b"q\x00h\x00\x86" * 40
+            + b"K\x01\x86a\x85R.",
+        ),
+        "no readable state dict",
+    ),
+    "a set": (lambda path: write_zip(path, b"\x80\x04(\x91."), "no readable state dict"),
+    "a storage whose name takes for ever": (
+        lambda path: write_zip(
+            path,
+            b"\x80\x02X\x07\x00\x00\x00storagectorch\nFloatStorage\n)q\x01"
+            + b"h\x01\x86q\x01" * 40
+            + b"N\x87\x86Q.",
+        ),
+        "no readable state dict",
+    ),
+    "a byte order of 4 MB": (
+        lambda path: write_zip(
+            path, pickled_view(0, (6,), (1,)), bytes(24), b"little" + bytes(4 << 20)
+        ),
+        "big-endian",
     ),
 }
 
@@ -507,3 +544,36 @@ def test_a_damaged_pickle_raises_nothing_but_checkpoint_errors(
             damaged.writestr(name, with_changes(data, changes) if is_pickle else data)
 
     assert_read_or_refused(damaged_path)
+
+
+def test_a_long_byte_order_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small zip cannot fill the memory through the one entry that is not the pickle."""
+    path = write_zip(tmp_path / "x.bin", b"}.", byteorder=bytes(1 << 20))
+    read: list[str] = []
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda _zip, name: read.append(name))
+
+    with pytest.raises(DamagedCheckpointError):
+        read_bin(path)
+
+    assert not any("byteorder" in name for name in read)
+
+
+def test_a_large_memo_index_takes_no_memory(tmp_path: Path) -> None:
+    """The memo is no table of the largest index."""
+    pickled = b"\x80\x02}r" + struct.pack("<I", (1 << 32) - 1) + b"."
+
+    assert read_bin(write_zip(tmp_path / "x.bin", pickled)) == {}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol_of_torch_is_read(protocol: int, tmp_path: Path) -> None:
+    """The list of opcodes has all that torch.save writes, whatever protocol it is told."""
+    state = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(100))).state_dict()
+    state["tied"] = state["0.weight"]
+    state["parameter"] = torch.nn.Parameter(GRID)
+    state["unsigned"] = GRID.to(torch.uint16)
+
+    got = read_all(saved(tmp_path / "x.bin", state, pickle_protocol=protocol))
+
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(got[name], numpy_of(tensor))
