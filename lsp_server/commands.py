@@ -21,12 +21,12 @@ from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model, Snapshot, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ServingError
-from lsp_server.models import cache_folder, exported_folder
-from lsp_server.positions import Position, line_of, n_code_units, offset_at
+from lsp_server.models import export_folder, exported_folder
+from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
 from lsp_server.settings import Settings
 from lsp_server.synthesis import WrittenTurn
 from lsp_server.synthesis import synthesize as synthesize_text
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -92,7 +92,7 @@ def export(options: argparse.Namespace) -> int:
     """Export a checkpoint, with a progress bar on standard error."""
     from model_export import export as export_checkpoint
 
-    output = Path(options.output or cache_folder(options.checkpoint))
+    output = Path(options.output or export_folder(options.checkpoint))
     with _progress_bar("exporting") as progress:
         manifest = export_checkpoint(
             options.checkpoint,
@@ -115,7 +115,7 @@ def complete(options: argparse.Namespace) -> int:
     path = Path(options.file)
     text = _read_text(path)
     offset = offset_at(text, Position(options.line, options.character))
-    snapshot = Snapshot(text, offset, _LANGUAGES.get(path.suffix, "plaintext"))
+    snapshot = Snapshot(text, offset, _language_of(path))
     with _checking() as check:
         model = _open(options.model)
         asked = time.perf_counter()
@@ -126,9 +126,11 @@ def complete(options: argparse.Namespace) -> int:
             n_candidates=options.candidates,
         )
         check_started = time.perf_counter()
+        # The check knows Python only.
+        is_python = snapshot.language_id == "python"
         pairs = [
-            (candidate, check(_request(path, snapshot, candidate.insert_text)))
-            for candidate in completion.candidates
+            (c, check(_request(path, snapshot, c.insert_text)) if is_python else UNCHECKED)
+            for c in completion.candidates
         ]
         finished = time.perf_counter()
     # Python's sort is stable, so the order stays but for flagged ones, which go last.
@@ -169,9 +171,17 @@ def complete(options: argparse.Namespace) -> int:
 
 
 def synthesize(options: argparse.Namespace) -> int:
-    """Write the programs of a file's turns; print a diff, or change the file."""
+    """Write the programs of a file's turns; print a diff, or change the file.
+
+    A program that the check flags is shown and not written.
+    """
     path = Path(options.file)
     text = _read_text(path)
+    if _language_of(path) != "python":
+        raise DocumentError(
+            f"{path} is no .py or .pyi file, and turns are read from Python files only in "
+            "this version"
+        )
     with _checking() as check:
         model = _open(options.model)
         turns = []
@@ -198,13 +208,7 @@ def synthesize(options: argparse.Namespace) -> int:
             }
         )
     elif not options.write:
-        diff = difflib.unified_diff(
-            text.splitlines(keepends=True),
-            result.splitlines(keepends=True),
-            str(path),
-            str(path),
-        )
-        sys.stdout.writelines(diff)
+        sys.stdout.writelines(_diff(path, text, result))
     return 0
 
 
@@ -271,6 +275,19 @@ def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
     )
 
 
+def _language_of(path: Path) -> str:
+    return _LANGUAGES.get(path.suffix, "plaintext")
+
+
+def _diff(path: Path, old: str, new: str) -> Iterator[str]:
+    """Yield the lines of a unified diff as ``diff`` and ``git`` write it."""
+    old_lines, new_lines = ([*filter(None, split_lines(text))] for text in (old, new))
+    for line in difflib.unified_diff(old_lines, new_lines, str(path), str(path)):
+        yield line
+        if not line.endswith(("\n", "\r")):
+            yield "\n\\ No newline at end of file\n"
+
+
 def _read_text(path: Path) -> str:
     try:
         # Line ends stay as they are, because offsets count them; a byte-order mark goes,
@@ -309,10 +326,12 @@ def _turn_json(turn: WrittenTurn) -> dict[str, Any]:
 
 
 def _print_turn(turn: WrittenTurn) -> None:
-    for line in turn.prompt.splitlines():
+    for line in turn.prompt.split("\n"):
         print(f"# {line}")
     print(turn.program or "(nothing)")
-    print(f"    [{turn.total_ms:.0f} ms, check: {_describe(turn.verdict)}]\n")
+    is_flagged = turn.verdict.verdict is VerdictKind.FLAGGED
+    not_written = "; not written" if is_flagged else ""
+    print(f"    [{turn.total_ms:.0f} ms, check: {_describe(turn.verdict)}{not_written}]\n")
 
 
 def _print_verdict(verdict: Verdict) -> None:

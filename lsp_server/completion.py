@@ -18,12 +18,11 @@ import numpy as np
 from lsp_server.drafting import PromptLookup
 from lsp_server.positions import line_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
-from lsp_server.python_lines import Place, scan
+from lsp_server.python_lines import LineKind, Place, read_lines, scan
 from lsp_server.sampling import BoolArray
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
-    cut_repetition,
     cut_statement,
     cut_turn,
     whole_statements,
@@ -43,6 +42,11 @@ _LONGEST_LINE = 1000
 _MAX_LINE_TOKENS = 96
 _SAMPLED_TEMPERATURE = 0.6
 _SAMPLED_TOP_P = 0.95
+_LONGEST_PERIOD = 64
+_LOOP_OF_LINES = 3
+_LOOP_IN_LINE = 4
+_LOOP_IN_LINE_TOKENS = 16
+"""Fewer tokens in a line may be a list of equal numbers or a row of marks."""
 _NOT_AT_LINE_START = b" \t\f\r\n#"
 # A program that begins with a string would be cut to nothing by ``truncate``.
 _NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'"
@@ -154,6 +158,49 @@ class _Plan:
     """The indentation that a turn's program must have."""
     not_first: bytes = b""
     """Bytes that the free part of the completion must not begin with."""
+
+
+class _Loop:
+    """Watches for the same tokens coming over and over.
+
+    Small models fall into such loops and never leave them.
+    """
+
+    def __init__(self, tokenizer: CodeTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._token_ids: list[int] = []
+        # By period, how many of the newest tokens are equal to those a period before.
+        self._n_equal = [0] * (_LONGEST_PERIOD + 1)
+
+    def left_by(self, token_id: int) -> str | None:
+        """Return the text without the loop that this token closes, None without one.
+
+        Of a loop of whole lines one round stays, of one inside a line nothing.
+        """
+        self._token_ids.append(token_id)
+        end = len(self._token_ids)
+        for period in range(1, min(_LONGEST_PERIOD + 1, end)):
+            if token_id != self._token_ids[-1 - period]:
+                self._n_equal[period] = 0
+                continue
+            self._n_equal[period] += 1
+            n_tokens = self._n_equal[period] + period
+            if n_tokens < _LOOP_OF_LINES * period:
+                continue
+            start = end - n_tokens
+            once = self._tokenizer.decode_bytes(self._token_ids[start : start + period])
+            is_in_line = b"\n" not in once
+            if is_in_line and n_tokens < max(_LOOP_IN_LINE * period, _LOOP_IN_LINE_TOKENS):
+                continue
+            if not once.strip():
+                continue
+            text = self._tokenizer.decode_bytes(self._token_ids[:start])
+            if not is_in_line:
+                # A loop that begins inside a line is counted from the next line on.
+                begins_inside = text and not text.endswith(b"\n")
+                text += once + (once[: once.index(b"\n") + 1] if begins_inside else b"")
+            return _unix(text.decode("utf-8", "ignore"))
+        return None
 
 
 @dataclass
@@ -328,8 +375,14 @@ def _generate(
     is_turn = plan.rule is Rule.TURN
     required = plan.indent.encode() if is_turn else prompt.required
     n_typed = len(plan.line_before) if is_turn else len(required.decode())
+    # Any spelling of a half-typed word may become a word; indentation has only its own.
+    forced = tokenizer.encode(plan.indent).token_ids if is_turn else []
+    loop = _Loop(tokenizer)
 
     def allowed(generated: list[int]) -> BoolArray | None:
+        if len(generated) < len(forced):
+            mask: BoolArray = np.arange(engine.vocab_size) == forced[len(generated)]
+            return mask
         written = tokenizer.decode_bytes(generated)
         if len(written) > len(required):
             return None
@@ -354,9 +407,13 @@ def _generate(
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
         written = _unix(data.decode("utf-8", "ignore"))
+        left = loop.left_by(token_id)
         if len(data) > len(required):
             draft.free_log_probabilities.append(log_probability)
-            end = _cut(plan, written, n_typed)
+            if left is None:
+                end = _cut(plan, written, n_typed)
+            else:
+                end = "" if plan.rule is Rule.LINE else whole_statements(left[n_typed:])
             if end is not None:
                 draft.text = end
                 yield
@@ -372,9 +429,6 @@ def _generate(
 
 def _cut(plan: _Plan, written: str, n_typed: int) -> str | None:
     """Return what is to be inserted of the text that was written, once it is whole."""
-    repetition = cut_repetition(written)
-    if repetition is not None:
-        return whole_statements(repetition[n_typed:] + "\n")
     match plan.rule:
         case Rule.TURN:
             program = cut_turn(written, plan.indent)
@@ -395,10 +449,23 @@ def _fitted(plan: _Plan, generated: str) -> str:
         text = cut_overlap(text, after)
     if not plan.text_after[:1].strip():
         text = text.rstrip()
+    if plan.rule is not Rule.LINE and not _has_code(text):
+        return ""
     lines = text.strip()
     rest = follows[len(lines) :].partition("\n")[0]
     is_there = follows.startswith(lines) and not rest.strip()
     return text if lines and not is_there else ""
+
+
+def _has_code(text: str) -> bool:
+    return any(line.kind is LineKind.CODE for line in read_lines(text))
+
+
+def line_end_of(text: str) -> str:
+    """Return what ends the lines of a text."""
+    if "\r\n" in text:
+        return "\r\n"
+    return "\r" if "\r" in text and "\n" not in text else "\n"
 
 
 def _unix(text: str) -> str:
@@ -406,4 +473,4 @@ def _unix(text: str) -> str:
 
 
 def _with_newlines_of(text: str, inserted: str) -> str:
-    return inserted.replace("\n", "\r\n") if "\r\n" in text else inserted
+    return inserted.replace("\n", line_end_of(text))

@@ -3,24 +3,24 @@
 This is CodeGen's multi-turn synthesis with the file as its history.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lsp_server.completion import Model, Rule, Snapshot, complete
-from lsp_server.positions import position_at
+from lsp_server.completion import Model, Rule, Snapshot, complete, line_end_of
+from lsp_server.positions import position_at, split_lines
 from lsp_server.turns import Turn, read_turns
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
-
-_BLANK_LINES = re.compile(r"\A(?:[ \t\f]*(?:\r\n|\n|\r))+")
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 Check = Callable[[CheckRequest], Verdict]
 
 
 @dataclass(frozen=True)
 class WrittenTurn:
-    """One turn that was written; ``program`` is empty where the model had none."""
+    """One turn that the model was asked for; ``program`` is empty where it had none.
+
+    A flagged program is shown here and stands in no text.
+    """
 
     line: int
     prompt: str
@@ -43,12 +43,13 @@ def synthesize(
     """Yield each turn without a program as it is written, from the first on.
 
     With ``stale_from``, a zero-based line, the programs of the turns from that line on
-    are written anew, in the same way.
+    are written anew, in the same way. A program that the check flags is not built upon:
+    the text stays as it was, and so does a stale program that has no better one.
     """
-    if stale_from is not None:
-        text = _without_programs(text, stale_from)
+    # Characters from that line on; counted from the end, what is written above is no matter.
+    n_stale = 0 if stale_from is None else sum(map(len, split_lines(text)[stale_from:]))
     passed = 0
-    while turn := _next_empty(text, passed):
+    while turn := _next_turn(text, passed, n_stale):
         started = time.perf_counter()
         opened, offset = _with_room(text, turn)
         completion = complete(model, Snapshot(opened, offset), max_new_tokens=max_new_tokens)
@@ -58,7 +59,10 @@ def synthesize(
         verdict = UNCHECKED
         if program:
             verdict = check(CheckRequest(opened, offset, program, path=path))
+        if program and verdict.verdict is not VerdictKind.FLAGGED:
             text = opened[:offset] + program + opened[offset:]
+            # What was just written is not stale.
+            n_stale = min(n_stale, len(opened) - offset)
         passed = turn.start + 1
         yield WrittenTurn(
             line=position_at(text, turn.start).line,
@@ -70,30 +74,22 @@ def synthesize(
         )
 
 
-def _next_empty(text: str, passed: int) -> Turn | None:
-    turns = read_turns(text)
-    return next((t for t in turns if t.start >= passed and not t.has_program), None)
+def _next_turn(text: str, passed: int, n_stale: int) -> Turn | None:
+    for turn in read_turns(text):
+        is_stale = len(text) - turn.start <= n_stale
+        if turn.start >= passed and (is_stale or not turn.has_program):
+            return turn
+    return None
 
 
 def _with_room(text: str, turn: Turn) -> tuple[str, int]:
-    """Return the text with a line for the program, a blank one after it, and its offset."""
-    newline = "\r\n" if "\r\n" in text else "\n"
+    """Return the text with an empty line for the turn's program, and its offset.
+
+    What was there goes, and one blank line comes before what follows.
+    """
+    line_end = line_end_of(text)
     head = text[: turn.prompt_end]
     if not head.endswith(("\n", "\r")):
-        head += newline
-    rest = _BLANK_LINES.sub("", text[turn.prompt_end :])
-    return head + newline + (newline + rest if rest.strip() else ""), len(head)
-
-
-def _without_programs(text: str, line: int) -> str:
-    newline = "\r\n" if "\r\n" in text else "\n"
-    kept = []
-    end = 0
-    for turn in read_turns(text):
-        # A turn inside a program that goes, goes with it.
-        is_kept = turn.start >= end
-        if is_kept and turn.has_program and position_at(text, turn.start).line >= line:
-            # The blank line keeps the next turn's comment apart from this one's.
-            kept += [text[end : turn.prompt_end], newline]
-            end = turn.end
-    return "".join(kept) + text[end:]
+        head += line_end
+    rest = text[turn.end :]
+    return head + line_end + (line_end + rest if rest.strip() else ""), len(head)

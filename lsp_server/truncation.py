@@ -1,7 +1,7 @@
 """Where a generated program, statement or line ends; pure functions over text.
 
-``cut_turn``, ``cut_line``, ``cut_statement`` and ``cut_repetition`` return None while the
-end is not known, so that a generation can stop as soon as it is.
+``cut_turn``, ``cut_line`` and ``cut_statement`` return None while the end is not known, so
+that a generation can stop as soon as it is.
 """
 
 import re
@@ -9,6 +9,8 @@ import re
 from lsp_server.python_lines import Line, LineKind, Place, read_lines, scan, width_of
 
 _STRING_OR_BRACKET = re.compile(r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[()\[\]{}]""")
+_LONGEST_OVERLAP = 1000
+"""Characters after the cursor that a completion can have in common with it."""
 _CLAUSES = ("elif", "else", "except", "finally", "case")
 
 
@@ -93,6 +95,7 @@ def cut_statement(before: str, generated: str) -> str | None:
 
 def cut_overlap(generated: str, after: str) -> str:
     """Return a line without the brackets and the text that stand after it already."""
+    after = after[:_LONGEST_OVERLAP]
     closed_at = _unmatched_bracket(after)
     if closed_at is not None:
         generated, after = generated[: _unmatched_bracket(generated)], after[:closed_at]
@@ -103,19 +106,6 @@ def cut_overlap(generated: str, after: str) -> str:
         if generated.endswith(after[:length]) and not splits_word:
             return generated[:-length]
     return generated
-
-
-def cut_repetition(generated: str) -> str | None:
-    """Return the text up to a line that stands three times in a row, kept once.
-
-    Small models fall into such loops and never leave them.
-    """
-    lines = generated.split("\n")
-    for index in range(len(lines) - 3):
-        line = lines[index]
-        if line.strip() and line == lines[index + 1] == lines[index + 2]:
-            return "\n".join(lines[: index + 1])
-    return None
 
 
 def whole_statements(generated: str) -> str:

@@ -29,7 +29,8 @@ _LICENCE = re.compile(
     r"|\b(?:under|see|MIT|BSD|Apache|Public) (?:the )?(?:\S+ )?licen[cs]e\b",
     re.IGNORECASE,
 )
-_RULER = re.compile(r"^\s*([-=#*~_+/\\|])\1{3,}|([-=#*~_+/\\|])\2{3,}\s*$", re.MULTILINE)
+_RULER_MARKS = "-=#*~_+/\\|"
+_SHORTEST_RULER = 4
 _ONLY_WORDS = re.compile(r"[A-Za-z\s]+")
 # Of a row of marks only the first, so that the row is seen to be a ruler.
 _MARK = re.compile(r"#(?:#{0,3}(?!#))?!?:? ?")
@@ -66,6 +67,7 @@ class _Role(Enum):
 @dataclass
 class _Draft:
     lines: list[Line]
+    width: int
     prompt_end: int
     end: int
     has_program: bool = False
@@ -82,10 +84,11 @@ def read_turns(text: str) -> tuple[Turn, ...]:
         width = width_of(first.indent)
         while open_drafts and _closes(role, first, width, open_drafts[-1]):
             open_drafts.pop().end = first.start
-        for draft in open_drafts:
-            draft.has_program = True
+        if open_drafts:
+            # Those before it have one since it was opened.
+            open_drafts[-1].has_program = True
         if role is _Role.PROMPT:
-            draft = _Draft(run, _next_start(text, run[-1]), len(text))
+            draft = _Draft(run, width, _next_start(text, run[-1]), len(text))
             drafts.append(draft)
             open_drafts.append(draft)
     return tuple(_turn(text, draft) for draft in drafts)
@@ -98,10 +101,9 @@ def turn_at(turns: tuple[Turn, ...], offset: int) -> Turn | None:
 
 
 def _closes(role: _Role, first: Line, width: int, draft: _Draft) -> bool:
-    turn_width = width_of(draft.lines[0].indent)
     if role is _Role.PROGRAM:
-        return first.kind is LineKind.CODE and width < turn_width
-    return width <= turn_width
+        return first.kind is LineKind.CODE and width < draft.width
+    return width <= draft.width
 
 
 def _runs(text: str, lines: list[Line]) -> Iterator[tuple[_Role, list[Line]]]:
@@ -150,13 +152,22 @@ def _line_role(text: str, line: Line, index: int) -> _Role:
 
 @lru_cache(maxsize=4096)
 def _run_role(words: str, at_top: bool) -> _Role:
-    if _RULER.search(words):
+    if any(map(_is_ruler, words.split("\n"))):
         return _Role.SECTION
     if not any(map(str.isalnum, words)) or _is_code(words):
         return _Role.PROGRAM
     if at_top and _LICENCE.search(words):
         return _Role.PROGRAM
     return _Role.PROMPT
+
+
+def _is_ruler(line: str) -> bool:
+    """Tell whether a line begins or ends with a row of one mark."""
+    line = line.strip()
+    return any(
+        len(row) == _SHORTEST_RULER and row[0] in _RULER_MARKS and row == row[0] * len(row)
+        for row in (line[:_SHORTEST_RULER], line[-_SHORTEST_RULER:])
+    )
 
 
 def _is_code(words: str) -> bool:

@@ -163,8 +163,9 @@ def _not_utf8(folder: Path) -> Path:
         (["export", "{missing}", "--output", "{out}"], "neither a folder nor a Hub id"),
         (["export", "{tiny}", "--output", "{folder}"], "no exported folder"),
         (["export", "{tiny}", "--output", "{file}/x"], "cannot be written"),
-        (["export", "{tiny}", "--output", "{out}", "--precision", "int4"], "fp32"),
-        (["export", "{tiny}", "--output", "{out}", "--device", "cuda"], "CUDA"),
+        (["export", "{tiny}", "--output", "{out}", "--precision", "fp16"], "int8"),
+        (["export", "{tiny}", "--output", "{out}", "--device", "cuda", "--precision", "fp32"],
+         "CUDA"),
         (["synthesize", "{missing}"], "missing"),
     ],
 )  # fmt: skip
@@ -212,3 +213,36 @@ def test_a_checkpoint_folder_is_exported_to_the_cache_once(
     for _ in range(2):
         assert _json("complete", file, *position, "--model", checkpoint)["model"] == "mine"
     assert len(list((cache / "codegen-lsp/exports").iterdir())) == 1
+
+
+def test_the_diff_is_one_that_tools_read(exported: Path, tmp_path: Path) -> None:
+    """A line without an end is marked, and only line ends of LSP part lines."""
+    path = tmp_path / "last.py"
+    path.write_bytes(b"x = 'a\x0cb'\nclass A:\n    def f(self):\n        # Return the name.")
+    lines = _run("synthesize", path, "--model", exported).stdout.split("\n")
+    last = "        # Return the name."
+    mark = "\\ No newline at end of file"
+    at = lines.index("-" + last)
+    assert lines[at + 1 : at + 3] == [mark, "+" + last]
+    assert " x = 'a\x0cb'" in lines
+    assert lines.count(mark) == 1
+
+
+@pytest.mark.parametrize("name", ["page.js", "notes.txt", "script"])
+def test_turns_are_read_from_python_alone(name: str, tmp_path: Path) -> None:
+    """A file of another language is refused and stays as it is."""
+    path = tmp_path / name
+    path.write_text(_TEXT)
+    run = _run("synthesize", path, "--write", status=1)
+    assert (run.stdout, run.stderr.count("\n")) == ("", 1)
+    assert "Python files only in this version" in run.stderr
+    assert path.read_text() == _TEXT
+
+
+def test_other_languages_are_not_checked_as_python(exported: Path, tmp_path: Path) -> None:
+    """Whatever a file of another name holds is completed without a verdict."""
+    path = tmp_path / "page.js"
+    path.write_text(_TEXT + "        self.x = ")
+    answer = _json("complete", path, "--line", "3", "--character", "99", "--model", exported)
+    assert answer["items"]
+    assert {item["check"]["verdict"] for item in answer["items"]} == {"unchecked"}

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp_server.completion import Completion, Rule, Snapshot, complete, prompt_perplexity
+from lsp_server.completion import (
+    Completion,
+    Model,
+    Rule,
+    Snapshot,
+    complete,
+    line_end_of,
+    prompt_perplexity,
+)
+from lsp_server.vocabulary import Encoded, Vocabulary
 from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
 
 CURSOR = "$0"
@@ -215,6 +224,12 @@ def test_line_ends_are_the_files(script: str) -> None:
     assert engine.calls[0].prompt == "a = 1\n# Do it.\n"
 
 
+def test_a_file_of_carriage_returns_keeps_them() -> None:
+    """Line ends that no editor writes today still are not mixed with others."""
+    completion, _ = asked("a = 1\r# Do it.\r$0", "x = 1\nif x:\n    y\n\n\n")
+    assert completion.candidates[0].insert_text == "x = 1\rif x:\r    y"
+
+
 class StopLater(threading.Event):
     """Is set once somebody has looked at it five times."""
 
@@ -294,6 +309,83 @@ def test_the_limit_leaves_whole_statements(
 ) -> None:
     """What the limit cuts off is never offered in part."""
     assert inserted(marked, script, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "n_tokens", "expected"),
+    [
+        ("f($0)", "(" + "len(" * 99, 17, ""),
+        ("# Do it.\n$0", "x = 1\ny = " + "x + " * 99, 28, "x = 1"),
+        ("# Do it.\n$0", "x = 1\ny = 'A" + " of points" * 99, 52, "x = 1"),
+        ("# Do it.\n$0", "x = 1\n'''A" + " of points" * 99, 50, "x = 1"),
+        ("# Do it.\n$0", "if a:\n b\nelse:\n c\nd\n" * 8, 60, "if a:\n b\nelse:\n c\nd"),
+        ("# Do it.\n$0", "y = b\n" + "x = b\n" * 9, 24, "y = b\nx = b"),
+        ("# Do it.\n$0", "ĩ\n" + "é\n" * 9, 12, "ĩ\né"),
+        ("if x:$0", ":\n" + "    a\n" * 9, 20, "\n    a"),
+        ("if x:\n    # Do it.\n$0", "    a\n" * 9, 18, "    a"),
+    ],
+)
+def test_a_loop_ends_the_generation(
+    marked: str, script: str, n_tokens: int, expected: str
+) -> None:
+    """Of lines that come over and over one round stays, of a loop in a line nothing."""
+    completion, _ = asked(marked, script)
+    assert "".join(c.insert_text for c in completion.candidates) == expected
+    assert completion.generated_tokens <= n_tokens + 1
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("x = [$0]", "[0, 0, 0, 0, 0]\n", "0, 0, 0, 0, 0"),
+        ("# Do it.\n$0", "if x:\n" + " " * 40 + "y\n#", "if x:\n" + " " * 40 + "y"),
+        ("# Do it.\n$0", "a = 1\nb = 2\n" * 2 + "#", "a = 1\nb = 2\na = 1\nb = 2"),
+        ("# Do it.\n$0", "x(1)\nx(2)\nx(3)\nx(4)\n#", "x(1)\nx(2)\nx(3)\nx(4)"),
+    ],
+)
+def test_what_only_resembles_a_loop_is_written(marked: str, script: str, expected: str) -> None:
+    """Short lists of equal numbers, deep indentation and tables are code like any."""
+    assert inserted(marked, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("marked", "script"),
+    [
+        ("x = 1$0", " 1  # why\n"),
+        ("if x:$0", ":\n    # why\n"),
+        ("x = 1 $0\n", " # why\ny = 2\n"),
+    ],
+)
+def test_a_comment_is_no_statement(marked: str, script: str) -> None:
+    """A candidate without a line of code is not offered, since no check can judge it."""
+    completion, engine = asked(marked, script)
+    assert completion.rule is Rule.STATEMENT
+    assert completion.candidates == ()
+    assert engine.n_generated
+
+
+class SpacesTokenizer(ByteTokenizer):
+    """Has one token, number 1, for four spaces."""
+
+    def __init__(self) -> None:
+        self.vocabulary = Vocabulary({i: self.decode_bytes([i]) for i in range(256)})
+
+    def encode(self, text: str) -> Encoded:
+        """Return the token of four spaces wherever it fits."""
+        return super().encode(text.replace("    ", "\1"))
+
+    def decode_bytes(self, token_ids: list[int]) -> bytes:
+        """Return the bytes of the tokens."""
+        return super().decode_bytes(token_ids).replace(b"\1", b"    ")
+
+
+def test_indentation_is_written_in_its_own_tokens() -> None:
+    """A model that is trained on one token for it never meets four for the same."""
+    engine = ScriptedEngine("    x = 1\n#")
+    model = Model("fake", engine, SpacesTokenizer())
+    completion = complete(model, snapshot_of("if x:\n    # Do it.\n$0"), max_new_tokens=99)
+    assert [c.insert_text for c in completion.candidates] == ["    x = 1"]
+    assert completion.generated_tokens == 1 + len("x = 1\n#")
 
 
 @pytest.mark.parametrize("context_length", [64, 128, 2048])
@@ -424,8 +516,7 @@ def test_any_place_has_an_answer(
     assert len(set(found)) == len(found)
     for text in found:
         assert text.strip()
-        assert "\r" not in text.replace("\r\n", "")
-        assert ("\r\n" not in snapshot.text) or "\n" not in text.replace("\r\n", "")
+        assert not set("\r\n") & set(text.replace(line_end_of(snapshot.text), ""))
     assert (prompt_perplexity(model, snapshot) or 1.0) >= 1.0
 
 

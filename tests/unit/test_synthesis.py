@@ -49,6 +49,7 @@ def named(prompt: str) -> str:
         ("# a\n# %%\nx\n", "# a\na = 1\n\n# %%\nx\n"),
         ("# a\nx\n# b\n# c\n\n# d\ny", "# a\nx\n# b\n# c\nc = 1\n\n# d\ny"),
         ("# a\r\n\r\n# b\r\n", "# a\r\na = 1\r\n\r\n# b\r\nb = 1\r\n"),
+        ("# a\r\r# b\r", "# a\ra = 1\r\r# b\rb = 1\r"),
         ("def f():\n    # a\n", "def f():\n    # a\n    a = 1\n"),
         ("def f():\n    # a\n\n\nx\n", "def f():\n    # a\n    a = 1\n\nx\n"),
         ("# a\ndef f():\n\t# b\n\n# c\n", "# a\ndef f():\n\t# b\n\tb = 1\n\n# c\nc = 1\n"),
@@ -84,11 +85,11 @@ def test_a_turn_is_built_on_those_before_it() -> None:
 def test_each_program_is_checked_in_its_place() -> None:
     """The check gets the file as it was and the program with its offset."""
     requests = []
-    flagged = Verdict(VerdictKind.FLAGGED, (Problem(1, 0, "F821", "undefined"),))
+    good = Verdict(VerdictKind.OK)
 
     def check(request: CheckRequest) -> Verdict:
         requests.append(request)
-        return flagged
+        return good
 
     (turn,), _ = synthesized("# a\n\n# b\nx\n", named, check=check)
     (request,) = requests
@@ -97,7 +98,29 @@ def test_each_program_is_checked_in_its_place() -> None:
     )
     assert request.insert_text == turn.program == "a = 1"
     assert with_program == turn.text
-    assert turn.verdict == flagged
+    assert turn.verdict == good
+
+
+@pytest.mark.parametrize(
+    ("text", "stale_from"),
+    [("# a\n\n# b\n\n# c\n", None), ("# a\n\n# b\nx\n\n# c\ny\n", 0)],
+)
+def test_a_flagged_program_is_shown_and_not_built_upon(
+    text: str, stale_from: int | None
+) -> None:
+    """The text stays as it was at that turn, and the next turns never see the program."""
+    flagged = Verdict(VerdictKind.FLAGGED, (Problem(1, 0, "F821", "undefined"),))
+
+    def check(request: CheckRequest) -> Verdict:
+        return flagged if request.insert_text == "b = 1" else UNCHECKED
+
+    turns, prompts = synthesized(text, named, check=check, stale_from=stale_from)
+    assert [turn.program for turn in turns] == ["a = 1", "b = 1", "c = 1"]
+    assert [turn.verdict for turn in turns] == [UNCHECKED, flagged, UNCHECKED]
+    assert turns[1].text == turns[0].text
+    old = "" if stale_from is None else "x\n"
+    assert turns[2].text == f"# a\na = 1\n\n# b\n{old}\n# c\nc = 1\n"
+    assert not any("b = 1" in prompt for prompt in prompts)
 
 
 @pytest.mark.parametrize("text", ["# a", "# a\n\n\n\n# b\r\n", "def f():\n    # a\nx\n"])
@@ -134,6 +157,34 @@ def test_stale_programs_are_written_anew(text: str, stale_from: int, expected: s
     turns, prompts = synthesized(text, named, stale_from=stale_from)
     assert (turns[-1].text if turns else text) == expected
     assert not any("x" in prompt for prompt in prompts if stale_from == 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 1\n# Print x\n\ny = 2\n", "# a\nx\n\n\n\n# b\n\n\ny", "# a\r\n  \r\nx\r\n"]
+)
+def test_a_stale_program_without_a_better_one_stays(text: str) -> None:
+    """No code of a person is lost where the model has nothing to say."""
+    turns, _ = synthesized(text, "", stale_from=0)
+    assert [turn.program for turn in turns] == [""] * text.count("#")
+    assert {turn.text for turn in turns} == {text}
+
+
+def test_a_turn_inside_a_stale_program_that_stays_is_stale_itself() -> None:
+    """It is asked for on its own, because nothing that was written holds it."""
+    turns, _ = synthesized(
+        "# a\ndef f():\n    # b\n    x\n",
+        lambda prompt: "" if prompt.endswith("# a\n") else named(prompt),
+        stale_from=0,
+    )
+    assert [turn.program for turn in turns] == ["", "    b = 1"]
+    assert turns[-1].text == "# a\ndef f():\n    # b\n    b = 1\n"
+
+
+def test_a_turn_inside_a_new_program_is_not_stale() -> None:
+    """What was just written is not written again."""
+    program = "def f():\n    # b\n    x = 2\n"
+    turns, _ = synthesized("# a\ny\n\n# %%\n", program + "# End.\n", stale_from=0)
+    assert [turn.text for turn in turns] == [f"# a\n{program}\n# %%\n"]
 
 
 PIECES = ("# a\n", "# b", "    # c\n", "x = 1\n", "def f():\n", "    y\n", "\n", "\r\n", "  ")

@@ -1,6 +1,8 @@
 """Where programs, statements and lines end, whole and while they are being written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ from hypothesis import strategies as st
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
-    cut_repetition,
     cut_statement,
     cut_turn,
     truncate,
@@ -140,22 +141,6 @@ def test_cut_line(generated: str, expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("generated", "expected"),
     [
-        ("a\na\na\n", "a"),
-        ("x\n  a\n  a\n  a\nb", "x\n  a"),
-        ("a\na\na", None),
-        ("a\na\nb\na\n", None),
-        ("a\n\n\n\n\n", None),
-        ("", None),
-    ],
-)
-def test_cut_repetition(generated: str, expected: str | None) -> None:
-    """Three equal whole lines in a row are a loop, of which one stays."""
-    assert cut_repetition(generated) == expected
-
-
-@pytest.mark.parametrize(
-    ("generated", "expected"),
-    [
         ("x = 1\ny = ", "x = 1\n"),
         ("x = ", ""),
         ("x = 1\n", "x = 1\n"),
@@ -204,6 +189,20 @@ def test_cut_overlap(generated: str, after: str, expected: str) -> None:
     assert cut_overlap(generated, after) == expected
 
 
+_HOSTILE = r"""
+from lsp_server.truncation import cut_overlap
+n = 1 << 20
+for after in ('"' + '\\"' * n, "'" * n, "(" * n, "a" * n, "a " * n, ")" * n):
+    cut_overlap("f(a, b)", after)
+    cut_overlap("a" * 500, after)
+"""
+
+
+def test_what_follows_is_compared_in_bounded_time() -> None:
+    """A megabyte after the cursor takes no time, whatever quotes it holds."""
+    subprocess.run([sys.executable, "-c", _HOSTILE], check=True, timeout=60)
+
+
 @given(texts, indents)
 @example("    f(\nreturn_x=1)\n    y\n    # c", "    ")
 def test_stopping_early_never_changes_a_turn(generated: str, indent: str) -> None:
@@ -236,7 +235,6 @@ def test_cuts_are_beginnings(generated: str, indent: str) -> None:
         cut_turn(generated, indent),
         cut_statement(indent, generated),
         cut_line(generated),
-        cut_repetition(generated),
         truncate(generated, indent),
         whole_statements(generated),
         cut_overlap(generated, ")"),

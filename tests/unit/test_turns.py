@@ -1,5 +1,8 @@
 """Which comments are turns, how far their programs reach, and what their words are."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +80,7 @@ def test_prompts(text: str, expected: list[str]) -> None:
         "# ----------\n# Helpers\n# ----------",
         "##########\n# Helpers\n##########",
         "##########",
+        "# Helpers ----",
         "# ===========",
         "#",
         "# ...",
@@ -178,6 +182,40 @@ def test_turn_at_is_the_innermost(offset: int, prompt: str | None) -> None:
     text = "# A\nif x:\n    # B\n    y\n# C\nz"
     turn = turn_at(read_turns(text), offset)
     assert (turn.prompt if turn else None) == prompt
+
+
+_HOSTILE = r"""
+from lsp_server.turns import read_turns
+n = 1 << 19
+for text in (
+    "# a" + "-" * n + "b",
+    "# " + "- " * n + "b",
+    "# a" + "--- " * (n // 4) + "b",
+    "#\n" * (n // 4),
+    "# \n" * (n // 4) + "# a\n",
+    "# a" + " " * n + "b",
+    "#" * n + " a",
+    "# ///" + " " * n + "b",
+    "# ///" + "a" * n + " -",
+    "# coding:" * (n // 9),
+    "# " + "see the " * (n // 8),
+    "# " + "a." * n + "b(",
+    "# x = " + "(" * n,
+    " " * n + "# a\n" + "# noqa\n" * (n // 8),
+    "".join(" " * i + "# a\n" for i in range(1400)) + "# noqa\n" * (n // 8),
+    '"' + '\\"' * n,
+    "'" * n + "a",
+    "f(\n" + "from " * (n // 5),
+    "f(\n" + ("from" + " " * 99 + "\n") * (n // 99),
+    "\\\n" * (n // 4),
+):
+    read_turns(text)
+"""
+
+
+def test_hostile_texts_are_read_in_linear_time() -> None:
+    """Half a megabyte of what makes patterns go back and forth takes seconds, not hours."""
+    subprocess.run([sys.executable, "-c", _HOSTILE], check=True, timeout=60)
 
 
 @given(texts)
