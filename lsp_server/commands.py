@@ -47,15 +47,21 @@ _LANGUAGES = {
 }
 
 _DEMO = """\
-class Point:
-    def __init__(self, x, y):
-        # Store the coordinates.
+import os
 
-    def __repr__(self):
-        # Return a readable form.
 
-    def __eq__(self, other):
-        # Compare the coordinates.
+class Folder:
+    def __init__(self, path):
+        # Store the path.
+
+    def __str__(self):
+        # Return the path.
+
+    def files(self):
+        # List the files in the folder.
+
+    def is_empty(self):
+        # Tell whether there are no files.
 """
 
 
