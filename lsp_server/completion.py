@@ -105,7 +105,6 @@ class Snapshot:
     text: str
     offset: int
     language_id: str = "python"
-    version: int = 0
     uri: str = ""
 
 

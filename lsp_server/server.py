@@ -1,8 +1,8 @@
 """The language server: LSP on one side, snapshots on the other; the only pygls import.
 
 The event loop never waits for the model or for a check. A request takes a frozen
-snapshot before it waits for anything, and answers an empty list if the document has
-moved on when it is done.
+snapshot before it waits for anything, and answers an empty list if an edit or a newer
+request has taken its place when it is done.
 """
 
 import asyncio
@@ -95,6 +95,7 @@ class CompletionProtocol(LanguageServerProtocol):
         self._server.documents[item.uri] = Document.opened(
             item.uri, item.language_id, item.version, item.text
         )
+        self._server.supersede(item.uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -261,15 +262,13 @@ class CompletionServer(LanguageServer):
         except DocumentError as error:
             log.info("no completion: %s", error)
             return []
-        snapshot = Snapshot(
-            document.text, offset, document.language_id, document.version, document.uri
-        )
+        snapshot = Snapshot(document.text, offset, document.language_id, document.uri)
         is_invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         self.supersede(document.uri)
         self._outdated[document.uri] = outdated = asyncio.Event()
         completion = await self._run_model(model, snapshot, is_invoked)
         checked = await self._checked(completion, snapshot, outdated)
-        if self.documents.get(document.uri) is not document:
+        if outdated.is_set():
             return []
         _log_answer(completion, checked, is_invoked)
         hides_flagged = not is_invoked and self.settings.flagged == "hide"

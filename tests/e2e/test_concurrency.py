@@ -70,6 +70,26 @@ async def test_a_newer_request_takes_the_place_of_an_older_one(
     assert await answered(newer) == []
 
 
+async def test_a_request_that_waits_for_its_check_is_superseded_too(log: Path) -> None:
+    """An answer whose place was taken is empty, and not one that nobody checked."""
+    options = {"checkDeadlineMs": 10_000}
+    async with connected([*FAKE_SERVER, str(log)], options=options) as client:
+        await client.status("ready")
+        server = psutil.Process(client.process.pid)
+        worker = await client.until(lambda: next(iter(server.children()), None))
+        worker.suspend()
+        client.open("", uri=_QUICK)
+        client.open("x = ")
+        older = client.request(0, 4)
+        # The model's one thread has left the older request when it answers this one.
+        assert await client.items(0, 0, uri=_QUICK) == []
+        newer = client.request(0, 4)
+        assert await answered(older) == []
+        assert not newer.done()
+        worker.resume()
+        assert await answered(newer)
+
+
 async def test_an_edit_makes_the_running_answer_stale(client: Client, log: Path) -> None:
     """A document that moved on gets an empty list for its older version, and soon."""
     client.open(_SLOW)
