@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Model, Snapshot, prompt_perplexity
+from lsp_server.completion import Model, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ServingError
 from lsp_server.models import export_folder, exported_folder
+from lsp_server.plan import Snapshot
 from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
 from lsp_server.settings import Settings
 from lsp_server.synthesis import WrittenTurn
@@ -30,6 +31,7 @@ from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 Command = Callable[[argparse.Namespace], int]
 
+_CLOSING_S = 2.0
 _CHECK_DEADLINE_S = 30.0
 """Nobody is typing here, so a cold jedi is waited for."""
 
@@ -77,7 +79,7 @@ def serve(options: argparse.Namespace) -> int:
     def load(settings: Settings, progress: Callable[[int, int], None]) -> Model:
         from lsp_server.loading import open_model
 
-        return open_model(exported_folder(settings.model, progress), settings.device)
+        return open_model(exported_folder(settings.model, progress), settings)
 
     server = create_server(load, checker, defaults)
     try:
@@ -88,7 +90,8 @@ def serve(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ServingError(f"port {options.tcp} cannot be used: {error.strerror}") from error
     finally:
-        server.scheduler.close()
+        server.host.close()
+        server.host.scheduler.wait(_CLOSING_S)
         checker.close()
     # As LSP asks: a client that leaves without a word is an error.
     return 0 if server.was_shut_down else 1

@@ -5,21 +5,17 @@ ends it where it should end. It knows neither LSP nor any checker.
 """
 
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from lsp_server.drafting import PromptLookup
-from lsp_server.positions import line_of
+from lsp_server.drafting import DraftSources, PromptLookup
+from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
-from lsp_server.python_lines import LineKind, Place, read_lines, scan
-from lsp_server.sampling import BoolArray
+from lsp_server.python_lines import LineKind, read_lines
+from lsp_server.repetition import Loop
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
@@ -28,28 +24,19 @@ from lsp_server.truncation import (
     whole_statements,
 )
 from lsp_server.turns import Turn, read_turns, turn_at
-from lsp_server.vocabulary import Vocabulary
 
-_BEFORE_WINDOW = 1 << 18
-_AFTER_WINDOW = 1 << 16
-_WINDOW_STEP = 1 << 16
-"""Characters around the cursor that are looked at, so that work has a bound; the window
-moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
+if TYPE_CHECKING:
+    # The server answers ``initialize`` before numpy is loaded.
+    from lsp_server.sampling import BoolArray, FloatArray
+    from lsp_server.vocabulary import Vocabulary
+
 _DRAFT_CHARACTERS = 4096
 """So much of what follows the cursor is looked at for what may be repeated."""
-_LONGEST_LINE = 1000
-"""Characters; in a longer line only the rest of it is completed."""
+_SUGGESTION_CONTEXT = 64
+"""Characters before a suggestion, by which its beginning is found again."""
 _MAX_LINE_TOKENS = 96
 _SAMPLED_TEMPERATURE = 0.6
 _SAMPLED_TOP_P = 0.95
-_LONGEST_PERIOD = 64
-_LOOP_OF_LINES = 3
-_LOOP_IN_LINE = 4
-_LOOP_IN_LINE_TOKENS = 16
-"""Fewer tokens in a line may be a list of equal numbers or a row of marks."""
-_NOT_AT_LINE_START = b" \t\f\r\n#"
-# A program that begins with a string would be cut to nothing by ``truncate``.
-_NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'"
 
 
 class TokenEngine(Protocol):
@@ -70,22 +57,32 @@ class TokenEngine(Protocol):
         top_p: float = 1.0,
         seed: int | None = None,
         stop: threading.Event | None = None,
-        allowed: Callable[[list[int]], BoolArray | None] | None = None,
+        allowed: "Callable[[list[int]], BoolArray | None] | None" = None,
         draft: Callable[[list[int]], list[int]] | None = None,
     ) -> Iterator[tuple[int, float]]:
         """Yield token ids and their log-probabilities."""
 
-    def log_probabilities(
-        self, token_ids: Sequence[int], start: int
-    ) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    def log_probabilities(self, token_ids: Sequence[int], start: int) -> "FloatArray":
         """Return the log-probability of each id from ``start`` on."""
+
+    def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
+        """Read a prompt into a cache."""
+
+    def prefill_ms(self, token_ids: Sequence[int]) -> float:
+        """Return how long reading what is in no cache would take."""
+
+    def n_tokens_within(self, budget_ms: float) -> int:
+        """Return how many tokens of a prompt can be read within the budget."""
 
 
 class CodeTokenizer(TextTokenizer, Protocol):
     """What a completion needs of ``lsp_server.tokenizer.Tokenizer``."""
 
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of tokens."""
+
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> "Vocabulary":
         """The bytes of every token that stands for text."""
 
 
@@ -96,27 +93,9 @@ class Model:
     name: str
     engine: TokenEngine
     tokenizer: CodeTokenizer
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A buffer as it was when somebody asked; ``offset`` is the cursor."""
-
-    text: str
-    offset: int
-    language_id: str = "python"
-    uri: str = ""
-
-
-class Rule(Enum):
-    """What a completion is at a place."""
-
-    TURN = "turn"
-    """The whole program of the comment above, which has none."""
-    STATEMENT = "statement"
-    """The statement at the cursor, with its block if it opens one."""
-    LINE = "line"
-    """The rest of the line."""
+    notice: str = ""
+    """What a person should know of how it runs."""
+    draft_sources: DraftSources = field(default_factory=DraftSources)
 
 
 @dataclass(frozen=True)
@@ -139,67 +118,12 @@ class Completion:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
+    written: str = ""
+    """What the greedy candidate was when it ended or was stopped, for guesses."""
+    unread: tuple[int, ...] = ()
+    """The prompt that was too long for the budget; to be read into a cache next."""
     first_token_ms: float = 0.0
     total_ms: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Plan:
-    rule: Rule
-    before: str
-    """The text that the model goes on from, newlines as ``\\n``."""
-    turn_starts: list[int]
-    line_before: str
-    line_after: str
-    text_after: str
-    heal: bool
-    indent: str = ""
-    """The indentation that a turn's program must have."""
-    not_first: bytes = b""
-    """Bytes that the free part of the completion must not begin with."""
-
-
-class _Loop:
-    """Watches for the same tokens coming over and over.
-
-    Small models fall into such loops and never leave them.
-    """
-
-    def __init__(self, tokenizer: CodeTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._token_ids: list[int] = []
-        # By period, how many of the newest tokens are equal to those a period before.
-        self._n_equal = [0] * (_LONGEST_PERIOD + 1)
-
-    def left_by(self, token_id: int) -> str | None:
-        """Return the text without the loop that this token closes, None without one.
-
-        Of a loop of whole lines one round stays, of one inside a line nothing.
-        """
-        self._token_ids.append(token_id)
-        end = len(self._token_ids)
-        for period in range(1, min(_LONGEST_PERIOD + 1, end)):
-            if token_id != self._token_ids[-1 - period]:
-                self._n_equal[period] = 0
-                continue
-            self._n_equal[period] += 1
-            n_tokens = self._n_equal[period] + period
-            if n_tokens < _LOOP_OF_LINES * period:
-                continue
-            start = end - n_tokens
-            once = self._tokenizer.decode_bytes(self._token_ids[start : start + period])
-            is_in_line = b"\n" not in once
-            if is_in_line and n_tokens < max(_LOOP_IN_LINE * period, _LOOP_IN_LINE_TOKENS):
-                continue
-            if not once.strip():
-                continue
-            text = self._tokenizer.decode_bytes(self._token_ids[:start])
-            if not is_in_line:
-                # A loop that begins inside a line is counted from the next line on.
-                begins_inside = text and not text.endswith(b"\n")
-                text += once + (once[: once.index(b"\n") + 1] if begins_inside else b"")
-            return _unix(text.decode("utf-8", "ignore"))
-        return None
 
 
 @dataclass
@@ -218,39 +142,47 @@ def complete(
     max_new_tokens: int,
     n_candidates: int = 1,
     stop: threading.Event | None = None,
+    budget_ms: float = math.inf,
+    nearby: Sequence[str] = (),
 ) -> Completion:
     """Return candidates for the cursor of a snapshot, the greedy one first.
 
-    ``stop`` ends it within one token, with what stands by then thrown away.
+    ``stop`` ends it within one token, with what stands by then thrown away. Where reading
+    the prompt would take more than the budget, it is shortened to what is nearest to the
+    cursor. ``nearby`` are texts that may be repeated, the likeliest first.
     """
     started = time.perf_counter()
-    plan = _plan(snapshot)
+    plan = plan_completion(snapshot)
     if isinstance(plan, str):
         return Completion(silence=plan)
-    limit = max(1, min(max_new_tokens, model.engine.context_length // 2))
-    prompt = build_prompt(
-        model.tokenizer,
-        plan.before,
-        plan.turn_starts,
-        # The same for each rule, so that prompts go on sharing their beginning.
-        n_tokens=model.engine.context_length - limit,
-        heal=plan.heal,
-        eos_token_id=model.engine.eos_token_id,
-    )
+    limit = _token_limit(model, max_new_tokens)
+    prompt = _prompt(model, plan, model.engine.context_length - limit)
+    unread: list[int] = []
+    if model.engine.prefill_ms(prompt.token_ids) > budget_ms:
+        n_tokens = model.engine.n_tokens_within(budget_ms)
+        if n_tokens < len(prompt.token_ids):
+            unread = prompt.token_ids
+            prompt = _prompt(model, plan, n_tokens)
     if plan.rule is Rule.LINE:
         limit = min(limit, _MAX_LINE_TOKENS)
     first_token_ms = 0.0
     reused_tokens = generated_tokens = 0
     candidates: dict[str, Candidate] = {}
+    lookup = _lookup(model, plan, nearby)
     for index in range(n_candidates):
         draft = _Draft()
-        for _ in _generate(model, prompt, plan, draft, limit, index, stop):
+        for _ in _generate(model, prompt, plan, draft, limit, index, stop, lookup):
             if not generated_tokens:
                 first_token_ms = 1e3 * (time.perf_counter() - started)
                 reused_tokens = model.engine.reused_tokens
             generated_tokens += 1
         if stop is not None and stop.is_set():
-            return Completion(rule=plan.rule, silence="a newer request took its place")
+            return Completion(
+                rule=plan.rule,
+                silence="a newer request took its place",
+                written=draft.text or model.tokenizer.decode(draft.token_ids),
+                unread=tuple(unread),
+            )
         insert_text = _with_newlines_of(snapshot.text, _fitted(plan, draft.text or ""))
         if insert_text and insert_text not in candidates:
             free = draft.free_log_probabilities or [0.0]
@@ -262,9 +194,53 @@ def complete(
         prompt_tokens=len(prompt.token_ids),
         reused_tokens=reused_tokens,
         generated_tokens=generated_tokens,
+        unread=tuple(unread),
         first_token_ms=first_token_ms,
         total_ms=1e3 * (time.perf_counter() - started),
     )
+
+
+def warm_up(
+    model: Model, snapshot: Snapshot, *, max_new_tokens: int, stop: threading.Event
+) -> None:
+    """Read what ``complete`` would read, so that it need not."""
+    plan = plan_completion(snapshot)
+    if isinstance(plan, Plan):
+        limit = _token_limit(model, max_new_tokens)
+        prompt = _prompt(model, plan, model.engine.context_length - limit)
+        model.engine.prefill(prompt.token_ids, stop)
+
+
+def suggestion_source(snapshot: Snapshot, insert_text: str) -> str:
+    """Return what ``complete`` takes as ``nearby`` to find a suggestion again."""
+    start = max(0, snapshot.offset - _SUGGESTION_CONTEXT)
+    return unix(snapshot.text[start : snapshot.offset] + insert_text)
+
+
+def _token_limit(model: Model, max_new_tokens: int) -> int:
+    return max(1, min(max_new_tokens, model.engine.context_length // 2))
+
+
+def _prompt(model: Model, plan: Plan, n_tokens: int) -> Prompt:
+    # As many tokens for each rule, so that prompts go on sharing their beginning.
+    return build_prompt(
+        model.tokenizer,
+        plan.before,
+        plan.turn_starts,
+        n_tokens=n_tokens,
+        heal=plan.heal,
+        eos_token_id=model.engine.eos_token_id,
+    )
+
+
+def _lookup(model: Model, plan: Plan, nearby: Sequence[str]) -> Callable[[], PromptLookup]:
+    """Return what makes a fresh lookup for each candidate."""
+    texts = [plan.text_after[:_DRAFT_CHARACTERS], *nearby]
+    sources = [
+        model.draft_sources.of(text, lambda text: model.tokenizer.encode(text).token_ids)
+        for text in texts
+    ]
+    return lambda: PromptLookup(sources)
 
 
 def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
@@ -273,7 +249,7 @@ def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
     It is over the prompt's own tokens, without comment marks and newlines, each given
     all text before it (Nijkamp et al., 2022, section 4.3).
     """
-    text, offset = _window(snapshot)
+    text, offset = window_of(snapshot)
     turn = turn_at(read_turns(text), offset)
     if turn is None:
         return None
@@ -303,71 +279,15 @@ def _lies_in(span: tuple[int, int], turn: Turn, start: int) -> bool:
     )
 
 
-def _window(snapshot: Snapshot) -> tuple[str, int]:
-    """Return the text around the cursor, with Unix line ends, and the cursor in it."""
-    start = max(0, snapshot.offset - _BEFORE_WINDOW)
-    start -= start % _WINDOW_STEP
-    if start > 0:
-        newline = snapshot.text.find("\n", start, snapshot.offset)
-        start = newline + 1 if newline >= 0 else start
-    before = _unix(snapshot.text[start : snapshot.offset])
-    after = _unix(snapshot.text[snapshot.offset : snapshot.offset + _AFTER_WINDOW])
-    return before + after, len(before)
-
-
-def _plan(snapshot: Snapshot) -> _Plan | str:
-    """Return what to complete at the cursor, or why nothing."""
-    text, offset = _window(snapshot)
-    if not text.strip():
-        return "the file is empty"
-    line_start, line_end = line_of(text, offset)
-    line_before, line_after = text[line_start:offset], text[offset:line_end]
-    plan = _Plan(
-        rule=Rule.LINE,
-        before=text[:offset],
-        turn_starts=[],
-        line_before=line_before,
-        line_after=line_after,
-        text_after=text[offset:],
-        heal=bool(line_before),
-    )
-    if re.search(r"\w$", line_before) and re.match(r"\w", line_after):
-        return "the cursor is inside a word"
-    if snapshot.language_id != "python":
-        return plan
-    here = scan(text[:offset])
-    if here.place is not Place.CODE:
-        return f"the cursor is in a {here.place.value}"
-    turns = read_turns(text)
-    starts = [turn.start for turn in turns if not turn.indent]
-    plan = replace(plan, turn_starts=starts)
-    if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
-        return plan
-    turn = turn_at(turns, offset)
-    if turn and not turn.has_program and not line_before.strip():
-        indent = turn.indent if turn.indent.startswith(line_before) else line_before
-        return replace(
-            plan,
-            rule=Rule.TURN,
-            before=text[: turn.prompt_end],
-            heal=False,
-            indent=indent,
-            not_first=_NOT_AT_TURN_START,
-        )
-    not_first = b""
-    if not line_before.strip():
-        not_first = _NOT_AT_LINE_START if line_before else b"\r\n#"
-    return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
-
-
 def _generate(
     model: Model,
     prompt: Prompt,
-    plan: _Plan,
+    plan: Plan,
     draft: _Draft,
     limit: int,
     index: int,
     stop: threading.Event | None,
+    lookup: Callable[[], PromptLookup],
 ) -> Iterator[None]:
     """Write one candidate into ``draft``; yields after each token."""
     tokenizer, engine = model.tokenizer, model.engine
@@ -376,12 +296,11 @@ def _generate(
     n_typed = len(plan.line_before) if is_turn else len(required.decode())
     # Any spelling of a half-typed word may become a word; indentation has only its own.
     forced = tokenizer.encode(plan.indent).token_ids if is_turn else []
-    loop = _Loop(tokenizer)
+    loop = Loop(tokenizer)
 
-    def allowed(generated: list[int]) -> BoolArray | None:
+    def allowed(generated: list[int]) -> "BoolArray | None":
         if len(generated) < len(forced):
-            mask: BoolArray = np.arange(engine.vocab_size) == forced[len(generated)]
-            return mask
+            return tokenizer.vocabulary.only(forced[len(generated)], engine.vocab_size)
         written = tokenizer.decode_bytes(generated)
         if len(written) > len(required):
             return None
@@ -390,7 +309,6 @@ def _generate(
         rest = required[len(written) :]
         return tokenizer.vocabulary.allowed(rest, plan.not_first, engine.vocab_size)
 
-    after = tokenizer.encode(plan.text_after[:_DRAFT_CHARACTERS]).token_ids
     tokens = engine.generate(
         prompt.token_ids,
         max_new_tokens=limit,
@@ -399,13 +317,13 @@ def _generate(
         seed=index,
         stop=stop,
         allowed=allowed,
-        draft=PromptLookup([after]),
+        draft=lookup(),
     )
     written = ""
     for token_id, log_probability in tokens:
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
-        written = _unix(data.decode("utf-8", "ignore"))
+        written = unix(data.decode("utf-8", "ignore"))
         left = loop.left_by(token_id)
         if len(data) > len(required):
             draft.free_log_probabilities.append(log_probability)
@@ -426,7 +344,7 @@ def _generate(
         draft.text = whole_statements(written[n_typed:])
 
 
-def _cut(plan: _Plan, written: str, n_typed: int) -> str | None:
+def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
     """Return what is to be inserted of the text that was written, once it is whole."""
     match plan.rule:
         case Rule.TURN:
@@ -438,7 +356,7 @@ def _cut(plan: _Plan, written: str, n_typed: int) -> str | None:
             return cut_line(written[n_typed:])
 
 
-def _fitted(plan: _Plan, generated: str) -> str:
+def _fitted(plan: Plan, generated: str) -> str:
     """Return the text without what the buffer holds already after the cursor."""
     text, follows = generated.rstrip(), plan.text_after.lstrip()
     if plan.rule is Rule.LINE:
@@ -465,10 +383,6 @@ def line_end_of(text: str) -> str:
     if "\r\n" in text:
         return "\r\n"
     return "\r" if "\r" in text and "\n" not in text else "\n"
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _with_newlines_of(text: str, inserted: str) -> str:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 
 import psutil
 
-from lsp_server.completion import Model, Snapshot, complete
-from lsp_server.engine import providers
+from lsp_server.completion import Model, complete
 from lsp_server.errors import ServingError
+from lsp_server.plan import Snapshot
+from lsp_server.session import providers
 from lsp_server.verdict import CheckRequest, Verdict
 
 _PACKAGES = (

@@ -5,11 +5,43 @@ little to verify, and each token of it that holds saves a step (prompt lookup de
 Saxena, 2023).
 """
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 
 _NGRAM = 3
 _FIRST_LENGTH = 4
 _LONGEST = 16
+_N_SOURCES = 16
+
+
+class Source:
+    """Token ids of a text that may be repeated, found by what stands before them."""
+
+    def __init__(self, token_ids: list[int]) -> None:
+        """Index the text; of equal places the first counts, it is nearer to the cursor."""
+        self.token_ids = token_ids
+        self.places = {
+            tuple(token_ids[end - _NGRAM : end]): end
+            for end in range(len(token_ids) - 1, _NGRAM - 1, -1)
+        }
+
+
+class DraftSources:
+    """The texts that were used lately, indexed.
+
+    A buffer rarely changes while another is typed in.
+    """
+
+    def __init__(self) -> None:
+        self._sources: OrderedDict[str, Source] = OrderedDict()
+
+    def of(self, text: str, encode: Callable[[str], list[int]]) -> Source:
+        """Return the source of a text."""
+        source = self._sources.pop(text, None) or Source(encode(text))
+        self._sources[text] = source
+        while len(self._sources) > _N_SOURCES:
+            self._sources.popitem(last=False)
+        return source
 
 
 class PromptLookup:
@@ -20,13 +52,9 @@ class PromptLookup:
     then they are only compared with what came, until one would have held.
     """
 
-    def __init__(self, sources: Iterable[list[int]] = ()) -> None:
-        """Take token ids of other text: what follows the cursor, other buffers."""
+    def __init__(self, sources: Iterable[Source] = ()) -> None:
+        """Take other texts: what follows the cursor, the last suggestion, other buffers."""
         self._sources = list(sources)
-        self._other_places: dict[tuple[int, ...], tuple[int, int]] = {}
-        for number, source in reversed(list(enumerate(self._sources))):
-            for end in range(_NGRAM, len(source)):
-                self._other_places[tuple(source[end - _NGRAM : end])] = (number, end)
         self._places: dict[tuple[int, ...], int] = {}
         self._n_indexed = _NGRAM - 1
         self._length = _FIRST_LENGTH
@@ -71,7 +99,7 @@ class PromptLookup:
         ngram = tuple(context[-_NGRAM:])
         if (end := self._places.get(ngram)) is not None:
             return context[end : end + _LONGEST]
-        if (place := self._other_places.get(ngram)) is not None:
-            number, end = place
-            return self._sources[number][end : end + _LONGEST]
+        for source in self._sources:
+            if (end := source.places.get(ngram)) is not None:
+                return source.token_ids[end : end + _LONGEST]
         return []

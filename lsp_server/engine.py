@@ -1,86 +1,114 @@
-"""Runs an exported folder: token ids in, token ids out; the only onnxruntime import.
+"""Runs an exported folder: token ids in, token ids out; knows nothing of text.
 
-It knows nothing of text. The KV cache is a memo of the last token ids that ran: every
-step keeps the longest common prefix and computes the rest, so that rewinding costs
-nothing and callers that take turns still get right answers.
+A KV cache is a memo of the token ids that ran in it: every step keeps the longest
+common prefix and computes the rest, so that rewinding costs nothing and callers that
+take turns still get right answers. There are two, so that a text can be read in one
+while another is gone on with.
 """
 
-import contextlib
-import io
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-import onnxruntime as ort
+import psutil
 
 from lsp_server.errors import ModelLoadError, PromptError
 from lsp_server.sampling import BoolArray, FloatArray, choose_token, log_softmax
+from lsp_server.session import CacheScales, Device, KVCache, Session, why_no_cuda
 from model_export.errors import ManifestError
 from model_export.manifest import (
+    DATA_FILE,
     GRAPH_FILE,
+    INT8_CACHE_GRAPH_FILE,
     TOKENIZER_FILE,
     Manifest,
     file_sha256,
     read_manifest,
 )
 
-Device = Literal["auto", "cpu", "cuda"]
-
-_OLDEST_ONNXRUNTIME = (1, 31)
-_PRECISIONS = ("fp32", "int8", "int4")
+_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_CACHE_TYPES = ("float32", "float16")
+_N_CACHES = 2
+_FEWEST_POSITIONS = 64
+"""A context that is shorter completes nothing."""
 _PREFILL_CHUNK = 128
 """Tokens in one run; larger chunks are no faster."""
-_UNWATCHED_TOKENS = 32
-_WATCH_S = 0.01
-"""How often a watcher looks whether a running chunk is still wanted."""
+_TIMED_TOKENS = 32
+"""The shortest chunk that tells how fast prompts are read."""
+_BESIDE_WEIGHTS = 250_000_000
+"""Bytes that a loaded model needs beside its weights and its cache, at most."""
+_WINDOWS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
+"""Tokens that a prompt within a budget may have. A size that followed the measured speed
+would move the prompt's start, and so lose the cache, from one keystroke to the next."""
 
 AllowedTokens = Callable[[list[int]], BoolArray | None]
 Draft = Callable[[list[int]], list[int]]
 
 
+@dataclass
+class _Slot:
+    """A KV cache and the token ids whose keys and values are in it."""
+
+    cache: KVCache
+    token_ids: list[int] = field(default_factory=list)
+    last_use: int = 0
+
+
 class Engine:
-    """One model, one onnxruntime session, one KV cache of the whole context.
+    """One model, one onnxruntime session, two KV caches where there is room.
 
     Several threads may ask; one step runs at a time.
     """
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession) -> None:
-        """Allocate the cache; ``Engine.open`` is the usual way in."""
-        architecture = manifest.architecture
+    def __init__(
+        self, manifest: Manifest, session: Session, cache_bytes: int | None = None
+    ) -> None:
+        """Size the caches; ``Engine.open`` is the usual way in.
+
+        Raises:
+            ModelLoadError: ``cache_bytes`` are too few for any cache.
+        """
         self.eos_token_id = manifest.eos_token_id
-        self.vocab_size = architecture.vocab_size
-        self.context_length = manifest.context_length
+        self.vocab_size = manifest.architecture.vocab_size
+        self.context_length, n_caches = _sizes(manifest, session, cache_bytes)
         self.reused_tokens = 0
         """How many tokens of the latest prompt were in the cache already."""
+        self.notice = ""
+        """What a person should know of how this model runs."""
         self._session = session
+        self._n_caches = n_caches
+        self._slots: list[_Slot] = []
+        self._n_uses = 0
+        self._tokens_per_s = 0.0
         self._is_token = np.arange(self.vocab_size) < manifest.n_tokens
         self._lock = threading.Lock()
-        self._cached_ids: list[int] = []
-        self._binding = session.io_binding()
-        cache_shape = (
-            1,
-            architecture.n_heads,
-            manifest.context_length,
-            architecture.head_dim,
-        )
-        for layer in range(architecture.n_layers):
-            for kind in ("key", "value"):
-                cache = ort.OrtValue.ortvalue_from_numpy(np.zeros(cache_shape, np.float32))
-                # Past and present share their memory, so that nothing is copied.
-                self._binding.bind_ortvalue_input(f"past_{kind}_{layer}", cache)
-                self._binding.bind_ortvalue_output(f"present_{kind}_{layer}", cache)
 
     @classmethod
-    def open(cls, model_dir: str | Path, device: Device = "auto") -> Self:
+    def open(
+        cls,
+        model_dir: str | Path,
+        device: Device = "auto",
+        *,
+        cache_scales: CacheScales | None = None,
+        n_threads: int | None = None,
+        cache_bytes: int | None = None,
+    ) -> Self:
         """Load an exported folder; ``auto`` is the device that it was exported for.
+
+        With ``cache_scales`` the KV caches are int8. ``n_threads`` are the physical
+        cores, one fewer from four on, unless it is given. ``cache_bytes`` bounds all KV
+        caches together; where they do not fit there is one, and a shorter context.
 
         Raises:
             ModelLoadError: the folder is damaged, of another version or for another
-                device, or onnxruntime cannot load it.
+                device, it does not fit the memory, or onnxruntime cannot load it.
         """
         folder = Path(model_dir)
         try:
@@ -88,43 +116,67 @@ class Engine:
         except ManifestError as error:
             raise ModelLoadError(str(error)) from error
         _check_runs_here(folder, manifest)
-        # The weights are too large to hash at each start; their size was checked.
-        for name in (GRAPH_FILE, TOKENIZER_FILE):
-            try:
-                is_whole = file_sha256(folder / name) == manifest.files[name].sha256
-            except OSError as error:
-                raise ModelLoadError(
-                    f"{folder / name} cannot be read: {error.strerror or error}"
-                ) from error
-            if not is_whole:
-                raise ModelLoadError(
-                    f"{folder / name} was changed or damaged; export the model again"
-                )
+        graph_file = INT8_CACHE_GRAPH_FILE if cache_scales else GRAPH_FILE
+        _check_whole(folder, manifest, graph_file)
         if device not in ("auto", manifest.device):
             raise ModelLoadError(
                 f"{folder} was exported for {manifest.device}, not for {device}; export "
                 f"the checkpoint again with --device {device}"
             )
-        _check_onnxruntime()
-        try:
-            session = ort.InferenceSession(
-                folder / GRAPH_FILE,
-                _session_options(),
-                providers=["CPUExecutionProvider"],
+        _check_memory(folder, manifest)
+        if n_threads is None:
+            n_threads = default_threads()
+        elif not 1 <= n_threads <= (os.cpu_count() or 1):
+            raise ModelLoadError(
+                f"{n_threads} threads are not possible; this machine has 1 to "
+                f"{os.cpu_count() or 1}"
             )
-            engine = cls(manifest, session)
+
+        def opened(runs_on: Literal["cpu", "cuda"]) -> Self:
+            session = Session(
+                folder, manifest, device=runs_on, n_threads=n_threads, scales=cache_scales
+            )
+            engine = cls(manifest, session, cache_bytes)
             engine._probe()
             return engine
+
+        try:
+            return opened("cpu" if manifest.device == "cpu" else "cuda")
+        except ModelLoadError:
+            raise
         # onnxruntime has one exception class per status code and no common base.
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelLoadError(f"onnxruntime cannot load {folder}: {reason[0]}") from error
+            reason = _reason(error)
+            if manifest.device == "cpu":
+                raise ModelLoadError(f"onnxruntime cannot load {folder}: {reason}") from error
+        # What is missing says more than which node could not be placed.
+        reason = why_no_cuda() or reason
+        try:
+            # It is slow, but better than nothing.
+            engine = opened("cpu")
+        except Exception as error:
+            raise ModelLoadError(
+                f"{folder} runs on CUDA only, which cannot be used ({reason}); export the "
+                "checkpoint again with --device cpu, or see `codegen-lsp doctor`"
+            ) from error
+        engine.notice = (
+            f"CUDA cannot be used ({reason}), so {folder.name} runs on the CPU, slowly; "
+            "export the checkpoint again with --device cpu, or see `codegen-lsp doctor`"
+        )
+        return engine
 
     def _probe(self) -> None:
-        """Run one token at the last place, where sizes that are not the graph's show."""
-        logits = self._step([self.eos_token_id], self.context_length - 1, range(1), None)
+        """Run one token at the last place, where sizes that are not the graph's show.
+
+        Then run a chunk, which tells how fast prompts are read.
+        """
+        slot = self._slot_for([])
+        last = self.context_length - 1
+        logits = self._session.run(slot.cache, [self.eos_token_id], last, range(1))
         if logits is None or logits.shape != (1, self.vocab_size):
             raise ValueError("its manifest is not that of its graph")
+        self._advance([self.eos_token_id] * _TIMED_TOKENS, _TIMED_TOKENS - 1, None, slot)
+        slot.token_ids = []
 
     def logits(self, token_ids: Sequence[int]) -> FloatArray:
         """Return unmasked logits (len(token_ids), vocab_size) from an empty cache.
@@ -136,8 +188,9 @@ class Engine:
         if not context:
             return np.empty((0, self.vocab_size), np.float32)
         with self._lock:
-            self._cached_ids = []
-            logits = self._advance(context, 0, None)
+            slot = self._slot_for(context)
+            slot.token_ids = []
+            logits = self._advance(context, 0, None, slot)
         assert logits is not None  # noqa: S101  Only a stop flag can end it early.
         return logits
 
@@ -153,10 +206,62 @@ class Engine:
         if not 1 <= start < len(context):
             raise PromptError(f"no token {start} has a token before it")
         with self._lock:
-            logits = self._advance(context[:-1], start - 1, None)
+            slot = self._slot_for(context[:-1])
+            logits = self._advance(context[:-1], start - 1, None, slot)
         assert logits is not None  # noqa: S101  Only a stop flag can end it early.
         rows = np.arange(len(context) - start)
         return log_softmax(logits)[rows, context[start:]]
+
+    def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
+        """Read a prompt into a cache, so that going on from it starts at once.
+
+        What was read by the time of ``stop`` stays.
+
+        Raises:
+            PromptError: as for ``logits``.
+        """
+        context = self._checked(token_ids)
+        for end in range(_TIMED_TOKENS, len(context) + _TIMED_TOKENS, _TIMED_TOKENS):
+            # Between the chunks others may run; a short chunk loses little when it ends.
+            with self._lock:
+                slot = self._slot_for(context)
+                n_read = _common_prefix(slot.token_ids, context)
+                if n_read >= min(end, len(context)):
+                    continue
+                if stop.is_set():
+                    return
+                part = context[:end]
+                self._advance(part, len(part) - 1, stop, slot)
+
+    def prefill_ms(self, token_ids: Sequence[int]) -> float:
+        """Return how long reading what is in no cache would take, by the measured speed."""
+        context = list(token_ids)
+        with self._lock:
+            read = max((_common_prefix(s.token_ids, context) for s in self._slots), default=0)
+        return 1e3 * (len(context) - read) / max(self._tokens_per_s, 1e-9)
+
+    def n_tokens_within(self, budget_ms: float) -> int:
+        """Return how many tokens of a prompt can be read within the budget, roughly.
+
+        It is all of the context where there is no second cache to read the rest in.
+        """
+        if self._n_caches == 1:
+            return self.context_length
+        n_tokens = self._tokens_per_s * budget_ms / 1e3
+        fitting = [window for window in _WINDOWS if window <= n_tokens]
+        return min(max(fitting, default=_WINDOWS[0]), self.context_length)
+
+    def largest_cached(self, token_ids: Sequence[int]) -> CacheScales:
+        """Return the largest magnitudes of keys and values of a text, by layer.
+
+        Raises:
+            PromptError: as for ``logits``.
+        """
+        context = self._checked(token_ids)
+        with self._lock:
+            slot = self._slot_for(context)
+            self._advance(context, len(context) - 1, None, slot)
+            return slot.cache.largest(len(context))
 
     def generate(
         self,
@@ -200,8 +305,9 @@ class Engine:
                 guess = guess[: room - len(generated) - 1]
                 first_row = len(context) - 1
                 with self._lock:
-                    reused = _common_prefix(self._cached_ids, context)
-                    logits = self._advance(context + guess, first_row, stop)
+                    slot = self._slot_for(context)
+                    reused = _common_prefix(slot.token_ids, context)
+                    logits = self._advance(context + guess, first_row, stop, slot)
                     if not generated:
                         self.reused_tokens = min(reused, first_row)
                 if logits is None:
@@ -240,87 +346,62 @@ class Engine:
             raise PromptError(f"token ids must lie in 0..{self.vocab_size - 1}")
         return context
 
+    def _slot_for(self, context: list[int]) -> _Slot:
+        """Return the cache to go on in: the one that has most of the context.
+
+        Where it would lose more than it keeps, it is left as it is for a return to its
+        text, and the one that was used least recently is taken.
+        """
+        self._n_uses += 1
+        slots = self._slots
+        best = max(slots, key=lambda s: _common_prefix(s.token_ids, context), default=None)
+        if best is None or not _is_worth_it(best, context):
+            if len(slots) < self._n_caches:
+                best = _Slot(self._session.new_cache(self.context_length))
+                slots.append(best)
+            else:
+                best = min(slots, key=lambda slot: slot.last_use)
+        best.last_use = self._n_uses
+        return best
+
     def _advance(
-        self, context: list[int], first_row: int, stop: threading.Event | None
+        self, context: list[int], first_row: int, stop: threading.Event | None, slot: _Slot
     ) -> FloatArray | None:
-        """Bring the cache to ``context`` and return the logits from ``first_row`` on.
+        """Bring a cache to ``context`` and return the logits from ``first_row`` on.
 
         Returns None when ``stop`` is set; what was computed by then stays valid.
         """
-        reused = min(_common_prefix(self._cached_ids, context), first_row)
-        self._cached_ids = context[:reused]
+        reused = min(_common_prefix(slot.token_ids, context), first_row)
+        slot.token_ids = context[:reused]
         parts = []
         for start in range(reused, len(context), _PREFILL_CHUNK):
             if stop is not None and stop.is_set():
                 return None
             chunk = context[start : start + _PREFILL_CHUNK]
             rows = range(max(0, first_row - start), len(chunk))
-            logits = self._step(chunk, start, rows, stop)
+            started = time.perf_counter()
+            logits = self._session.run(slot.cache, chunk, start, rows, stop)
             if logits is None:
                 return None
+            if len(chunk) >= _TIMED_TOKENS:
+                self._measure(len(chunk) / (time.perf_counter() - started))
             parts.append(logits)
-            self._cached_ids += chunk
+            slot.token_ids += chunk
         return parts[-1] if len(parts) == 1 else np.concatenate(parts)
 
-    def _step(
-        self,
-        chunk: list[int],
-        n_past: int,
-        rows: Sequence[int],
-        stop: threading.Event | None,
-    ) -> FloatArray | None:
-        """Run one chunk after ``n_past`` cached positions; returns (len(rows), vocab).
-
-        Returns None where ``stop`` ended it; what it wrote into the cache is not counted.
-        """
-        total = n_past + len(chunk)
-        inputs = {
-            "token_ids": np.array(chunk, np.int64),
-            "row_indices": np.array(rows, np.int64),
-            "seqlens_k": np.array([total - 1], np.int32),
-            "total_sequence_length": np.array(total, np.int32),
-        }
-        for name, value in inputs.items():
-            self._binding.bind_cpu_input(name, value)
-        self._binding.bind_output("logits", "cpu")
-        options = ort.RunOptions()
-        # A few tokens are over sooner than a watcher would see that they are not wanted.
-        watched = stop if len(chunk) > _UNWATCHED_TOKENS else None
-        try:
-            with _terminated_by(watched, options):
-                self._session.run_with_iobinding(self._binding, options)
-        # onnxruntime has one exception class per status code and no common base.
-        except Exception:
-            if options.terminate:
-                return None
-            raise
-        logits: FloatArray = self._binding.get_outputs()[-1].numpy()
-        return logits
+    def _measure(self, tokens_per_s: float) -> None:
+        # Other programs come and go, so the newest measurement counts most, not alone.
+        if self._tokens_per_s:
+            tokens_per_s = 0.7 * self._tokens_per_s + 0.3 * tokens_per_s
+        self._tokens_per_s = tokens_per_s
 
 
-def providers() -> dict[str, str]:
-    """Return onnxruntime's execution providers with ``ok`` or why one cannot be used."""
-    available = ort.get_available_providers()
-    found = {"CPUExecutionProvider": "ok"}
-    if "CUDAExecutionProvider" not in available:
-        found["CUDAExecutionProvider"] = "this onnxruntime wheel has no CUDA"
-        return found
-    said = io.StringIO()
-    try:
-        # Where NVIDIA's packages are installed with pip, their libraries are found so;
-        # what is missing is printed, and standard output is not ours to write to.
-        with contextlib.redirect_stdout(said):
-            ort.preload_dlls()
-        devices = [d for d in ort.get_ep_devices() if d.ep_name == "CUDAExecutionProvider"]
-    except Exception as error:  # noqa: BLE001  It probes foreign libraries.
-        print(error, file=said)
-        devices = []
-    reason = said.getvalue().strip().partition("\n")[0]
-    if devices and not reason:
-        found["CUDAExecutionProvider"] = "ok"
-    else:
-        found["CUDAExecutionProvider"] = reason or "no CUDA device was found"
-    return found
+def default_threads() -> int:
+    """Return the physical cores, one fewer from four on, for the editor beside us."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    with suppress(AttributeError):  # Only Linux tells which cores a process may use.
+        physical = min(physical, len(os.sched_getaffinity(0)))
+    return physical - 1 if physical >= 4 else physical
 
 
 def _common_prefix(cached: list[int], wanted: list[int]) -> int:
@@ -331,46 +412,69 @@ def _common_prefix(cached: list[int], wanted: list[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-@contextmanager
-def _terminated_by(stop: threading.Event | None, options: Any) -> Iterator[None]:
-    """End the run that uses ``options``, in the middle of it, once ``stop`` is set."""
-    if stop is None:
-        yield
+def _is_worth_it(slot: _Slot, context: list[int]) -> bool:
+    kept = _common_prefix(slot.token_ids, context)
+    return 2 * kept >= min(len(slot.token_ids), len(context))
+
+
+def _sizes(manifest: Manifest, session: Session, cache_bytes: int | None) -> tuple[int, int]:
+    """Return the context length and the number of caches within the bound."""
+    whole = session.cache_bytes(manifest.context_length)
+    if cache_bytes is None or _N_CACHES * whole <= cache_bytes:
+        return manifest.context_length, _N_CACHES
+    n_positions = min(manifest.context_length, cache_bytes // session.cache_bytes(1))
+    if n_positions < min(_FEWEST_POSITIONS, manifest.context_length):
+        least = session.cache_bytes(_FEWEST_POSITIONS)
+        raise ModelLoadError(
+            f"{cache_bytes / 1e6:.0f} MB are too few for this model's KV cache; a short one "
+            f"takes {least / 1e6:.0f} MB, one of the whole context {whole / 1e6:.0f} MB"
+        )
+    return n_positions, 1
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _check_whole(folder: Path, manifest: Manifest, graph_file: str) -> None:
+    # The weights are too large to hash at each start; their size was checked.
+    for name in (graph_file, TOKENIZER_FILE):
+        record = manifest.files.get(name)
+        try:
+            is_whole = record is not None and file_sha256(folder / name) == record.sha256
+        except OSError as error:
+            raise ModelLoadError(
+                f"{folder / name} cannot be read: {error.strerror or error}"
+            ) from error
+        if not is_whole:
+            raise ModelLoadError(
+                f"{folder / name} was changed or damaged; export the model again"
+            )
+
+
+def _check_memory(folder: Path, manifest: Manifest) -> None:
+    """Refuse before loading what would drive the machine into swapping."""
+    if manifest.device != "cpu":
         return
-    is_over = threading.Event()
-
-    def watch() -> None:
-        while not is_over.wait(_WATCH_S):
-            if stop.is_set():
-                options.terminate = True
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        watcher.join()
-
-
-def _session_options() -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return options
+    weights = manifest.files[DATA_FILE].size
+    needed = weights + _BESIDE_WEIGHTS
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ModelLoadError(
+            f"{folder.name} needs {needed / 1e9:.1f} GB of memory ({weights / 1e9:.1f} GB "
+            f"of weights) and {available / 1e9:.1f} GB are free; choose a smaller model "
+            "or export it with --precision int4"
+        )
 
 
 def _check_runs_here(folder: Path, manifest: Manifest) -> None:
     """Refuse what another version may have written and this one would run wrongly."""
-    if manifest.device != "cpu":
-        raise ModelLoadError(
-            f"{folder} was exported for {manifest.device}; this version runs on the CPU "
-            "only; export with --device cpu"
-        )
     for what, found, known in (
         ("the family", manifest.family, ("codegen",)),
+        ("the device", manifest.device, ("cpu", "cuda")),
         ("the precision", manifest.precision, _PRECISIONS),
-        ("a cache of type", manifest.kv_cache_type, ("float32",)),
+        ("a cache of type", manifest.kv_cache_type, _CACHE_TYPES),
     ):
         if found not in known:
             raise ModelLoadError(
@@ -382,13 +486,4 @@ def _check_runs_here(folder: Path, manifest: Manifest) -> None:
     if not is_sane or not 0 < manifest.context_length <= manifest.architecture.context_length:
         raise ModelLoadError(
             f"{folder} has a manifest that contradicts itself; export the checkpoint again"
-        )
-
-
-def _check_onnxruntime() -> None:
-    parts = ort.__version__.split(".")
-    if tuple(map(int, parts[:2])) < _OLDEST_ONNXRUNTIME:
-        raise ModelLoadError(
-            f"onnxruntime {ort.__version__} is too old; install onnxruntime-gpu >= 1.31, "
-            "or onnxruntime where that has no wheel"
         )

@@ -1,19 +1,49 @@
 """Opens a model for completing; imports onnxruntime, so whoever needs it imports it late."""
 
+from functools import partial
 from pathlib import Path
 
 from lsp_server.completion import Model
-from lsp_server.engine import Device, Engine
+from lsp_server.engine import Engine
+from lsp_server.errors import ModelLoadError
+from lsp_server.kv_calibration import calibrate
+from lsp_server.models import scales_record
+from lsp_server.session import CacheScales
+from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
-from model_export.manifest import TOKENIZER_FILE, read_manifest
+from model_export.errors import ManifestError
+from model_export.manifest import INT8_CACHE_GRAPH_FILE, TOKENIZER_FILE, read_manifest
 
 
-def open_model(folder: Path, device: Device = "auto") -> Model:
+def open_model(folder: Path, settings: Settings | None = None) -> Model:
     """Return the model of an exported folder.
 
     Raises:
         ModelLoadError: the folder cannot be run here.
     """
-    engine = Engine.open(folder, device)
+    settings = settings or Settings()
+    open_engine = partial(
+        Engine.open,
+        folder,
+        settings.device,
+        n_threads=settings.threads,
+        cache_bytes=settings.cache_megabytes * 1_000_000,
+    )
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError as error:
+        raise ModelLoadError(str(error)) from error
     tokenizer = Tokenizer.from_file(folder / TOKENIZER_FILE)
-    return Model(read_manifest(folder).source.name, engine, tokenizer)
+    scales: CacheScales | None = None
+    # Whoever keeps the weights as floats wants them exact.
+    is_wanted = settings.kv_cache == "auto" and manifest.precision in ("int8", "int4")
+    if settings.kv_cache == "int8" or (is_wanted and INT8_CACHE_GRAPH_FILE in manifest.files):
+        calibration = calibrate(
+            scales_record(manifest.files),
+            lambda found: open_engine(cache_scales=found),
+            tokenizer,
+        )
+        if settings.kv_cache == "int8" or calibration.is_good:
+            scales = calibration.scales
+    engine = open_engine(cache_scales=scales)
+    return Model(manifest.source.name, engine, tokenizer, notice=engine.notice)

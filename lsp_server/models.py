@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.resources import files
@@ -18,7 +18,12 @@ from platformdirs import user_cache_path
 
 from lsp_server.errors import ModelLoadError, ModelNotFoundError
 from model_export.errors import ExportError
-from model_export.manifest import FORMAT_VERSION, MANIFEST_FILE, is_exported_folder
+from model_export.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    FileRecord,
+    is_exported_folder,
+)
 
 EMBEDDED_MODEL = "codegen-tiny"
 
@@ -93,6 +98,13 @@ def export_folder(checkpoint: str) -> Path:
         reason = error.strerror or error
         raise ModelLoadError(f"{checkpoint} cannot be read: {reason}") from error
     return cache_folder(checkpoint)
+
+
+def scales_record(files: Mapping[str, FileRecord]) -> Path:
+    """Return where the scales of an int8 KV cache are kept for a folder of these files."""
+    hashes = "".join(files[name].sha256 for name in sorted(files))
+    name = hashlib.sha256(hashes.encode()).hexdigest()[:16]
+    return user_cache_path("codegen-lsp") / "kv-scales" / f"{name}.json"
 
 
 def _exports() -> Path:

@@ -5,10 +5,9 @@ LSP splits lines at LF, CR LF and CR only (LSP 3.18, "Text Documents"), unlike
 """
 
 import re
-from itertools import islice
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from bisect import bisect_right
+from itertools import accumulate, islice
+from typing import Literal, NamedTuple
 
 from lsp_server.errors import DocumentError
 
@@ -45,8 +44,8 @@ def offset_in_line(line: str, character: int, encoding: Encoding) -> int:
     """Return the offset of a character in a line without its end."""
     if encoding == "utf-32" or line.isascii():
         return min(character, len(line))
-    ends = np.cumsum(_code_units(line, encoding))
-    return int(np.searchsorted(ends, character, side="right"))
+    ends = list(accumulate(_n_units(code_point, encoding) for code_point in line))
+    return bisect_right(ends, character)
 
 
 def split_lines(text: str) -> list[str]:
@@ -72,7 +71,9 @@ def n_code_units(text: str, encoding: Encoding = "utf-16") -> int:
     """Return the length of a text in code units."""
     if encoding == "utf-32" or text.isascii():
         return len(text)
-    return int(_code_units(text, encoding).sum())
+    if encoding == "utf-16":
+        return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def line_of(text: str, offset: int) -> tuple[int, int]:
@@ -93,13 +94,8 @@ def _line_at(text: str, start: int) -> str:
     return text[start : end.start() if end else len(text)]
 
 
-def _code_units(text: str, encoding: Encoding) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _n_units(code_point: str, encoding: Encoding) -> int:
     # Lone surrogates can arrive through JSON, so they are let through here.
-    code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    units = np.ones(len(code_points), np.int64)
     if encoding == "utf-16":
-        units += code_points > 0xFFFF
-    elif encoding == "utf-8":
-        for limit in (0x7F, 0x7FF, 0xFFFF):
-            units += code_points > limit
-    return units
+        return 2 if code_point > "\uffff" else 1
+    return len(code_point.encode("utf-8", "surrogatepass"))

@@ -7,9 +7,10 @@ up over a half-typed word, so that the model meets only tokens that it was train
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lsp_server.vocabulary import Encoded
+if TYPE_CHECKING:
+    from lsp_server.vocabulary import Encoded
 
 _STEPS = (2048, 512, 128)
 """Characters between two places where a prompt may start, the best first."""
@@ -22,7 +23,7 @@ _LONGEST_HEALED = 16
 class TextTokenizer(Protocol):
     """What this module needs of a tokenizer."""
 
-    def encode(self, text: str) -> Encoded:
+    def encode(self, text: str) -> "Encoded":
         """Return token ids, spans and pre-token numbers of a text."""
 
     def decode_bytes(self, token_ids: list[int]) -> bytes:

@@ -7,11 +7,9 @@ request has taken its place when it is done.
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +20,15 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.uris import to_fs_path
 
-from lsp_server.completion import Candidate, Completion, Model, Snapshot, complete
+from lsp_server.answers import Answer
+from lsp_server.completion import Candidate, Completion, Model
 from lsp_server.documents import Document, Edit
 from lsp_server.errors import DocumentError, ServingError
+from lsp_server.model_host import ModelHost, ModelLoader, Progress
+from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
-from lsp_server.scheduler import Scheduler
 from lsp_server.settings import Settings, read_settings
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
 
 _SECTION = "codegen"
 _STATUS = "codegen/status"
@@ -38,8 +38,9 @@ _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-ModelLoader = Callable[[Settings, Progress], Model]
+_N_BUFFERS = 4
+_BUFFER_CHARACTERS = 1 << 14
+"""So much of so many other documents is looked at for what may be repeated."""
 
 
 class Checker(Protocol):
@@ -92,10 +93,10 @@ class CompletionProtocol(LanguageServerProtocol):
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         """Keep a document that was opened."""
         item = params.text_document
-        self._server.documents[item.uri] = Document.opened(
-            item.uri, item.language_id, item.version, item.text
-        )
-        self._server.supersede(item.uri)
+        document = Document.opened(item.uri, item.language_id, item.version, item.text)
+        self._server.take(document)
+        # Nobody knows where the cursor will be; what stands before it is read by then.
+        self._server.read_ahead(document, len(document.text))
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -103,13 +104,12 @@ class CompletionProtocol(LanguageServerProtocol):
         server, uri = self._server, params.text_document.uri
         document = server.documents.get(uri)
         if document is not None:
-            server.documents[uri] = document.edited(
+            document = document.edited(
                 params.text_document.version,
                 map(_edit, params.content_changes),
                 server.encoding,
             )
-            # What is being written for the older text would be thrown away.
-            server.supersede(uri)
+            server.take(document)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
@@ -125,14 +125,14 @@ class CompletionServer(LanguageServer):
         """Start nothing; the model is loaded once a client is there."""
         super().__init__("codegen-lsp", version("codegen-lsp"), protocol_cls=CompletionProtocol)
         self.documents: dict[str, Document] = {}
-        self.scheduler = Scheduler()
+        self.host = ModelHost(load_model)
         self.checker = checker
         self.settings = settings
-        self.model: Model | None = None
         self.settings_problems: list[str] = []
         self._defaults = settings
-        self._load_model = load_model
-        self._loading = 0
+        self._falling_asleep: asyncio.Task[None] | None = None
+        self._n_loads = 0
+        self._reloading: asyncio.Future[None] | None = None
         self._told_of_failure = False
         self._outdated: dict[str, asyncio.Event] = {}
 
@@ -157,12 +157,32 @@ class CompletionServer(LanguageServer):
 
     def set_status(self, state: str, message: str) -> None:
         """Send ``codegen/status``."""
-        name = self.model.name if self.model else self.settings.model or ""
+        model = self.host.model
+        name = model.name if model else self.settings.model or ""
         self.protocol.notify(_STATUS, Status(state, message, name))
+
+    def take(self, document: Document) -> None:
+        """Keep a document's newest version, as the newest of all documents."""
+        self.documents.pop(document.uri, None)
+        self.documents[document.uri] = document
+        # What is being written for the older text would be thrown away.
+        self.supersede(document.uri)
+        self.wake()
+
+    def wake(self) -> None:
+        """Put off unloading the model, and load it again where that was done."""
+        self.host.is_in_use()
+        if self.host.is_asleep:
+            self.host.is_asleep = False
+            self._reloading = asyncio.ensure_future(self.load_model())
+
+    def read_ahead(self, document: Document, offset: int) -> None:
+        """Read what a completion at the offset would need, while nobody asks."""
+        self.host.read_ahead(_snapshot(document, offset), self.settings)
 
     def supersede(self, uri: str) -> None:
         """End what is still being done for a document's older version or request."""
-        self.scheduler.stop(uri)
+        self.host.scheduler.stop(uri)
         if outdated := self._outdated.pop(uri, None):
             outdated.set()
 
@@ -177,7 +197,9 @@ class CompletionServer(LanguageServer):
         self.settings, problems = read_settings(values, self._defaults)
         self.settings_problems += problems
         after = self.settings
-        return (before.model, before.device) != (after.model, after.device)
+        if before != after:
+            self.host.answers.clear()
+        return _model_settings(before) != _model_settings(after)
 
     def tell_settings_problems(self) -> None:
         """Show what was wrong with the settings, once."""
@@ -187,14 +209,12 @@ class CompletionServer(LanguageServer):
 
     async def load_model(self) -> None:
         """Load the model that the settings name; a newer call takes over."""
-        self._loading += 1
-        this_load, settings = self._loading, self.settings
-        self.model = None
+        self._n_loads += 1
         self._told_of_failure = False
         self.set_status("loading", "loading the model")
         try:
-            async with self._progress(f"codegen-lsp/load/{this_load}") as report:
-                model = await _in_daemon_thread(partial(self._load_model, settings, report))
+            async with self._progress(f"codegen-lsp/load/{self._n_loads}") as report:
+                model = await self.host.load(self.settings, report)
         # Whatever is wrong with a model, the server stays up for a better one.
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
@@ -202,14 +222,31 @@ class CompletionServer(LanguageServer):
             expected = isinstance(error, ServingError)
             reason = str(error) if expected else f"{type(error).__name__}: {error}"
             log.error("no model: %s", reason)
-            if this_load == self._loading:
-                self.set_status("failed", reason)
-                self.show(types.MessageType.Error, f"no model is loaded: {reason}")
+            self.set_status("failed", reason)
+            self.show(types.MessageType.Error, f"no model is loaded: {reason}")
             return
-        if this_load == self._loading:
-            self.model = model
+        if model is not None:
             log.info("model %s is ready", model.name)
-            self.set_status("ready", "")
+            self.set_status("ready", model.notice)
+            if model.notice:
+                self.show(types.MessageType.Warning, model.notice)
+            self._fall_asleep_later()
+            if self.documents:
+                newest = next(reversed(self.documents.values()))
+                self.read_ahead(newest, len(newest.text))
+
+    def _fall_asleep_later(self) -> None:
+        if self._falling_asleep is not None:
+            self._falling_asleep.cancel()
+
+        async def fall_asleep() -> None:
+            minutes = self.settings.unload_after_minutes
+            await self.host.sleep_when_idle(minutes)
+            if self.host.is_asleep:
+                log.info("the model is unloaded")
+                self.set_status("off", f"unloaded after {minutes} idle minutes")
+
+        self._falling_asleep = asyncio.ensure_future(fall_asleep())
 
     @asynccontextmanager
     async def _progress(self, token: str) -> AsyncIterator[Progress]:
@@ -253,8 +290,7 @@ class CompletionServer(LanguageServer):
     ) -> list[types.InlineCompletionItem]:
         """Answer one request for an inline completion."""
         document = self.documents.get(params.text_document.uri)
-        model = self.model
-        if document is None or model is None:
+        if document is None:
             return []
         position = Position(params.position.line, params.position.character)
         try:
@@ -262,41 +298,58 @@ class CompletionServer(LanguageServer):
         except DocumentError as error:
             log.info("no completion: %s", error)
             return []
-        snapshot = Snapshot(document.text, offset, document.language_id, document.uri)
+        snapshot = _snapshot(document, offset)
         is_invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        self.wake()
         self.supersede(document.uri)
         self._outdated[document.uri] = outdated = asyncio.Event()
-        completion = await self._run_model(model, snapshot, is_invoked)
-        checked = await self._checked(completion, snapshot, outdated)
+        answers = await self._answers(snapshot, is_invoked, outdated)
         if outdated.is_set():
             return []
-        _log_answer(completion, checked, is_invoked)
+        log.info("shown: %s", ",".join(map(_verdict_of, answers)) or "nothing")
         hides_flagged = not is_invoked and self.settings.flagged == "hide"
-        ranked = sorted(checked, key=lambda pair: _is_flagged(pair[1]))
         return [
-            self._item(candidate, snapshot, position.line)
-            for candidate, verdict in ranked
-            if not (hides_flagged and _is_flagged(verdict))
+            self._item(answer, position.line)
+            for answer in sorted(answers, key=_is_flagged)
+            if not (hides_flagged and _is_flagged(answer))
         ]
+
+    async def _answers(
+        self, snapshot: Snapshot, is_invoked: bool, outdated: asyncio.Event
+    ) -> list[Answer]:
+        """Return checked answers: one that is known, or what the model writes."""
+        completion = Completion()
+        known = None if is_invoked else self.host.answers.find(snapshot)
+        if known is not None and known.verdict is not None:
+            log.info("automatic, known")
+            return [known]
+        if known is None:
+            model = await self.host.model_at_hand(outdated)
+            if model is None or outdated.is_set():
+                return []
+            completion = await self._run_model(model, snapshot, is_invoked)
+            _log_completion(completion, is_invoked)
+        candidates = (known.candidate,) if known else completion.candidates
+        answers = await self._checked(candidates, snapshot, outdated)
+        for answer in reversed(answers):
+            self.host.answers.remember(answer)
+        if not is_invoked and not outdated.is_set():
+            shown = [answer for answer in answers if not _is_flagged(answer)]
+            self.host.go_on(completion, shown[0] if shown else None, self.settings)
+        return answers
 
     async def _run_model(
         self, model: Model, snapshot: Snapshot, is_invoked: bool
     ) -> Completion:
-        stop = threading.Event()
-        task = partial(
-            complete,
-            model,
-            snapshot,
-            max_new_tokens=self.settings.max_new_tokens,
-            n_candidates=self.settings.candidates if is_invoked else 1,
-            stop=stop,
-        )
-        future = self.scheduler.submit(snapshot.uri, stop, task)
+        others = [d.text for uri, d in self.documents.items() if uri != snapshot.uri]
         try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            stop.set()
-            raise
+            return await self.host.run(
+                model,
+                snapshot,
+                self.settings,
+                n_candidates=self.settings.candidates if is_invoked else 1,
+                buffers=[text[:_BUFFER_CHARACTERS] for text in reversed(others[-_N_BUFFERS:])],
+            )
         # An engine that fails must cost one answer and not the server.
         except Exception as error:  # noqa: BLE001
             log.error("the model failed: %s", type(error).__name__)
@@ -309,12 +362,15 @@ class CompletionServer(LanguageServer):
             return Completion(silence="the model failed")
 
     async def _checked(
-        self, completion: Completion, snapshot: Snapshot, outdated: asyncio.Event
-    ) -> list[tuple[Candidate, Verdict]]:
+        self,
+        candidates: tuple[Candidate, ...],
+        snapshot: Snapshot,
+        outdated: asyncio.Event,
+    ) -> list[Answer]:
         """Return the candidates with the verdicts that are there by the deadline."""
         deadline_s = self.settings.check_deadline_ms / 1e3
-        if not deadline_s or snapshot.language_id != "python" or not completion.candidates:
-            return [(candidate, UNCHECKED) for candidate in completion.candidates]
+        if not deadline_s or snapshot.language_id != "python" or not candidates:
+            return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
         path = to_fs_path(snapshot.uri)
         project = self._project(path)
         futures = [
@@ -329,7 +385,7 @@ class CompletionServer(LanguageServer):
                     )
                 )
             )
-            for candidate in completion.candidates
+            for candidate in candidates
         ]
         all_checked: asyncio.Future[Any] = asyncio.gather(*futures)
         superseded: asyncio.Future[Any] = asyncio.ensure_future(outdated.wait())
@@ -339,12 +395,16 @@ class CompletionServer(LanguageServer):
                 timeout=deadline_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            verdicts = [f.result() if f.done() else UNCHECKED for f in futures]
+            # What was not checked in time is checked when it is shown again.
+            verdicts = [f.result() if f.done() else None for f in futures]
         finally:
             # A check that nobody waits for would only delay the next one.
             superseded.cancel()
             all_checked.cancel()
-        return list(zip(completion.candidates, verdicts, strict=True))
+        return [
+            Answer(snapshot, candidate, verdict)
+            for candidate, verdict in zip(candidates, verdicts, strict=True)
+        ]
 
     def _project(self, path: str | None) -> Path | None:
         if path is None:
@@ -355,14 +415,12 @@ class CompletionServer(LanguageServer):
                 return Path(root)
         return Path(path).parent
 
-    def _item(
-        self, candidate: Candidate, snapshot: Snapshot, line: int
-    ) -> types.InlineCompletionItem:
-        start, _ = line_of(snapshot.text, snapshot.offset)
-        before = snapshot.text[start : snapshot.offset]
-        cursor = types.Position(line, n_code_units(before, self.encoding))
+    def _item(self, answer: Answer, line: int) -> types.InlineCompletionItem:
+        text, offset = answer.snapshot.text, answer.snapshot.offset
+        start, _ = line_of(text, offset)
+        cursor = types.Position(line, n_code_units(text[start:offset], self.encoding))
         return types.InlineCompletionItem(
-            insert_text=candidate.insert_text, range=types.Range(cursor, cursor)
+            insert_text=answer.candidate.insert_text, range=types.Range(cursor, cursor)
         )
 
 
@@ -409,36 +467,9 @@ def create_server(
 
     @server.feature(types.SHUTDOWN)
     def shutdown(_params: None) -> None:
-        server.scheduler.close()
+        server.host.close()
 
     return server
-
-
-def _in_daemon_thread(task: Callable[[], Model]) -> "asyncio.Future[Model]":
-    """Run a task that nobody waits for when the server ends."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Model] = loop.create_future()
-
-    def settle(result: Model | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        elif result is not None:
-            future.set_result(result)
-
-    def run() -> None:
-        result, error = None, None
-        # Native code can raise outside Exception, and then nobody would know.
-        try:
-            result = task()
-        except BaseException as raised:  # noqa: BLE001
-            error = raised
-        with suppress(RuntimeError):  # The loop is closed: the server has ended.
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, daemon=True, name="load").start()
-    return future
 
 
 async def _pull_settings(server: CompletionServer) -> bool:
@@ -468,25 +499,41 @@ def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
     )
 
 
-def _is_flagged(verdict: Verdict) -> bool:
-    return verdict.verdict is VerdictKind.FLAGGED
+def _snapshot(document: Document, offset: int) -> Snapshot:
+    return Snapshot(document.text, offset, document.language_id, document.uri)
 
 
-def _log_answer(
-    completion: Completion,
-    checked: list[tuple[Candidate, Verdict]],
-    is_invoked: bool,
-) -> None:
+def _model_settings(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that a model is loaded with."""
+    return (
+        settings.model,
+        settings.device,
+        settings.threads,
+        settings.kv_cache,
+        settings.cache_megabytes,
+    )
+
+
+def _verdict_of(answer: Answer) -> str:
+    return (answer.verdict or UNCHECKED).verdict.value
+
+
+def _is_flagged(answer: Answer) -> bool:
+    return _verdict_of(answer) == VerdictKind.FLAGGED.value
+
+
+def _log_completion(completion: Completion, is_invoked: bool) -> None:
     log.info(
-        "%s rule=%s candidates=%s prompt=%d reused=%d generated=%d first_ms=%.0f "
-        "total_ms=%.0f%s",
+        "%s rule=%s candidates=%d prompt=%d reused=%d generated=%d first_ms=%.0f "
+        "total_ms=%.0f%s%s",
         "invoked" if is_invoked else "automatic",
         completion.rule.value if completion.rule else "none",
-        ",".join(verdict.verdict.value for _, verdict in checked) or "none",
+        len(completion.candidates),
         completion.prompt_tokens,
         completion.reused_tokens,
         completion.generated_tokens,
         completion.first_token_ms,
         completion.total_ms,
+        f" unread={len(completion.unread)}" if completion.unread else "",
         f" silence={completion.silence!r}" if completion.silence else "",
     )

@@ -1,5 +1,6 @@
 """The settings an editor may send, checked one by one; a bad value costs only itself."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -20,6 +21,18 @@ class Settings:
     """
     device: Literal["auto", "cpu", "cuda"] = _setting("device", "auto", ("auto", "cpu", "cuda"))
     """Where the model runs; auto: where its folder was exported for."""
+    threads: int | None = _setting("threads", None, range(1, (os.cpu_count() or 1) + 1))
+    """Null: the physical cores, one fewer from four on."""
+    kv_cache: Literal["auto", "float", "int8"] = _setting(
+        "kvCache", "auto", ("auto", "float", "int8")
+    )
+    """Auto: int8 where that was measured to cost this model next to nothing."""
+    cache_megabytes: int = _setting("cacheMegabytes", 1024, range(1, 1 << 20))
+    """All KV caches together; where two do not fit there is one, and a shorter context."""
+    unload_after_minutes: int = _setting("unloadAfterMinutes", 15, range(100_000))
+    """The model leaves the memory when nobody types for so long; 0: never."""
+    latency_budget_ms: int = _setting("latencyBudgetMs", 800, range(50, 60_001))
+    """A prompt that takes longer to read is answered from the text nearest the cursor."""
     max_new_tokens: int = _setting("maxNewTokens", 256, range(1, 1025))
     """The longest completion, in tokens."""
     candidates: int = _setting("candidates", 3, range(1, 11))

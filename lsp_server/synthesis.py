@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lsp_server.completion import Model, Rule, Snapshot, complete, line_end_of
+from lsp_server.completion import Model, complete, line_end_of
+from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import position_at, split_lines
 from lsp_server.turns import Turn, read_turns
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind

@@ -44,6 +44,11 @@ class Vocabulary:
             mask[self._starting_with(required + bytes([byte]))] = False
         return mask
 
+    def only(self, token_id: int, size: int) -> BoolArray:
+        """Return a mask (size,) of one token."""
+        mask: BoolArray = np.arange(size) == token_id
+        return mask
+
     def _exactly(self, text: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         start = bisect_left(self._texts, text)
         return self._ids[start : bisect_left(self._texts, text + b"\0", lo=start)]

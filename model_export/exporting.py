@@ -29,6 +29,7 @@ from model_export.manifest import (
     DATA_FILE,
     FORMAT_VERSION,
     GRAPH_FILE,
+    INT8_CACHE_GRAPH_FILE,
     TOKENIZER_FILE,
     FileRecord,
     Manifest,
@@ -37,7 +38,7 @@ from model_export.manifest import (
     is_exported_folder,
     write_manifest,
 )
-from model_export.precision import choose_precision, in_precision
+from model_export.precision import choose_precision, in_precision, without_padding
 from model_export.tokenizer import can_infill, read_tokenizer
 from model_export.weights import EMBEDDING, Weight, graph_weights, product_names
 
@@ -82,6 +83,7 @@ def export(
         )
     n_parameters = sum(math.prod(weight.shape) for weight in weights)
     chosen = choose_precision(precision, device, n_parameters)
+    chosen = without_padding(chosen, architecture.d_model)
     products = product_names(architecture.n_layers)
     weights = in_precision(weights, chosen, products, EMBEDDING)
     stored = list(_layout(weights))
@@ -90,6 +92,12 @@ def export(
         data_hash = _write_weights(folder / DATA_FILE, weights, stored, progress)
         graph = build_graph(architecture, chosen, stored, DATA_FILE)
         (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
+        small_files = [GRAPH_FILE, TOKENIZER_FILE]
+        # On CUDA the fastest kernel reads a float cache only.
+        if device == "cpu":
+            graph = build_graph(architecture, chosen, stored, DATA_FILE, has_int8_cache=True)
+            (folder / INT8_CACHE_GRAPH_FILE).write_bytes(graph.SerializeToString())
+            small_files.append(INT8_CACHE_GRAPH_FILE)
         tokenizer.save(str(folder / TOKENIZER_FILE))
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -106,8 +114,7 @@ def export(
             source=Source(_source_name(checkpoint), file_sha256(*opened.files)),
             files={
                 DATA_FILE: FileRecord((folder / DATA_FILE).stat().st_size, data_hash),
-                GRAPH_FILE: _record(folder / GRAPH_FILE),
-                TOKENIZER_FILE: _record(folder / TOKENIZER_FILE),
+                **{name: _record(folder / name) for name in small_files},
             },
         )
         write_manifest(manifest, folder)

@@ -41,6 +41,7 @@ _ELEMENT_TYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
 }
 _INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy_level; without it 8-bit weights are unpacked at every call."""
@@ -51,18 +52,21 @@ def build_graph(
     precision: Precision,
     weights: Sequence[StoredWeight],
     data_file: str,
+    *,
+    has_int8_cache: bool = False,
 ) -> ModelProto:
     """Return the graph; its weights are those of ``graph_weights``, in ``data_file``.
 
     Inputs: ``token_ids`` int64 (S,), ``row_indices`` int64 (R,), ``seqlens_k`` int32 (1,)
     and ``total_sequence_length`` int32 (), the number of valid positions after this
-    step, less one in the former; ``past_key_i`` and ``past_value_i`` of the precision's float
-    type (1, n_heads, context_length, head_dim). Outputs: ``logits`` float32 (R, vocab_size)
-    for the rows asked for, and ``present_*``, to be bound to the same memory as
-    ``past_*``.
+    step, less one in the former; ``past_key_i`` and ``past_value_i`` (1, n_heads, T,
+    head_dim) of the precision's float type, where T is what the caller has room for. With
+    ``has_int8_cache`` they are int8, and ``key_scale_i`` and ``value_scale_i`` float32
+    (1,) say what 1 stands for. Outputs: ``logits`` float32 (R, vocab_size) for the rows
+    asked for, and ``present_*``, to be bound to the same memory as ``past_*``.
     """
     model: ModelProto = helper.make_model(
-        _graph(architecture, precision, weights, data_file),
+        _graph(architecture, precision, weights, data_file, has_int8_cache),
         opset_imports=[
             helper.make_opsetid("", _ONNX_OPSET),
             helper.make_opsetid(_MICROSOFT, 1),
@@ -78,6 +82,7 @@ def _graph(
     precision: Precision,
     weights: Sequence[StoredWeight],
     data_file: str,
+    has_int8_cache: bool,
 ) -> GraphProto:
     layers = range(architecture.n_layers)
     nodes = [
@@ -91,7 +96,7 @@ def _graph(
         ),
     ]
     for layer in layers:
-        nodes += _layer(architecture, precision, layer)
+        nodes += _layer(architecture, precision, layer, has_int8_cache)
     last = architecture.n_layers
     nodes += [
         _node("Gather", [f"h.{last}", "row_indices"], ["rows"]),
@@ -106,7 +111,7 @@ def _graph(
         ),
         _node("Cast", ["head"], ["logits"], to=TensorProto.FLOAT),
     ]
-    cache = [1, architecture.n_heads, architecture.context_length, architecture.head_dim]
+    cache: list[int | str] = [1, architecture.n_heads, "T", architecture.head_dim]
     inputs = [
         _value("token_ids", TensorProto.INT64, ["S"]),
         _value("row_indices", TensorProto.INT64, ["R"]),
@@ -114,10 +119,12 @@ def _graph(
         _value("total_sequence_length", TensorProto.INT32, []),
     ]
     outputs = [_value("logits", TensorProto.FLOAT, ["R", architecture.vocab_size])]
-    cache_type = _ELEMENT_TYPES[precision.float_type]
+    cache_type = _ELEMENT_TYPES["int8" if has_int8_cache else precision.float_type]
     for layer in layers:
         for kind in ("key", "value"):
             inputs.append(_value(f"past_{kind}_{layer}", cache_type, cache))
+            if has_int8_cache:
+                inputs.append(_value(f"{kind}_scale_{layer}", TensorProto.FLOAT, [1]))
             outputs.append(_value(f"present_{kind}_{layer}", cache_type, cache))
     initializers = [_external(weight, data_file) for weight in weights]
     graph: GraphProto = helper.make_graph(
@@ -173,7 +180,9 @@ def _product(
     )
 
 
-def _layer(architecture: Architecture, precision: Precision, layer: int) -> list[NodeProto]:
+def _layer(
+    architecture: Architecture, precision: Precision, layer: int, has_int8_cache: bool
+) -> list[NodeProto]:
     """``x + attention(ln(x)) + mlp(ln(x))``, and the LayerNorm of the layer after."""
     name = f"layers.{layer}"
     d_model, d_ff = architecture.d_model, architecture.d_ff
@@ -195,26 +204,7 @@ def _layer(architecture: Architecture, precision: Precision, layer: int) -> list
             axis=1,
         ),
         _node("Unsqueeze", [f"{name}.qkv", "batch_axis"], [f"{name}.packed_qkv"]),
-        _node(
-            "GroupQueryAttention",
-            [
-                f"{name}.packed_qkv",
-                "",
-                "",
-                f"past_key_{layer}",
-                f"past_value_{layer}",
-                "seqlens_k",
-                "total_sequence_length",
-                "rotary.cos",
-                "rotary.sin",
-            ],
-            [f"{name}.attention", f"present_key_{layer}", f"present_value_{layer}"],
-            domain=_MICROSOFT,
-            num_heads=architecture.n_heads,
-            kv_num_heads=architecture.n_heads,
-            do_rotary=1,
-            rotary_interleaved=1,
-        ),
+        _attention(architecture, layer, has_int8_cache),
         _node("Squeeze", [f"{name}.attention", "batch_axis"], [f"{name}.attended"]),
         _node(
             "FastGelu",
@@ -248,6 +238,42 @@ def _layer(architecture: Architecture, precision: Precision, layer: int) -> list
     ]
 
 
+def _attention(architecture: Architecture, layer: int, has_int8_cache: bool) -> NodeProto:
+    """Rotate q and k, append k and v to the cache, and attend to all of it."""
+    name = f"layers.{layer}"
+    inputs = [
+        f"{name}.packed_qkv",
+        "",
+        "",
+        f"past_key_{layer}",
+        f"past_value_{layer}",
+        "seqlens_k",
+        "total_sequence_length",
+        "rotary.cos",
+        "rotary.sin",
+    ]
+    quantization: dict[str, str | int] = {}
+    if has_int8_cache:
+        inputs += ["", "", "", f"key_scale_{layer}", f"value_scale_{layer}"]
+        # A scale for each channel is read twice as slowly, and gains nothing.
+        quantization = {
+            "k_quant_type": "PER_TENSOR",
+            "v_quant_type": "PER_TENSOR",
+            "kv_cache_bit_width": 8,
+        }
+    return _node(
+        "GroupQueryAttention",
+        inputs,
+        [f"{name}.attention", f"present_key_{layer}", f"present_value_{layer}"],
+        domain=_MICROSOFT,
+        num_heads=architecture.n_heads,
+        kv_num_heads=architecture.n_heads,
+        do_rotary=1,
+        rotary_interleaved=1,
+        **quantization,
+    )
+
+
 def _constants(architecture: Architecture) -> list[TensorProto]:
     sizes = [3 * architecture.d_model, architecture.d_ff]
     return [
@@ -278,7 +304,7 @@ def _node(
     inputs: list[str],
     outputs: list[str],
     domain: str = "",
-    **attributes: int | float,
+    **attributes: int | float | str,
 ) -> NodeProto:
     node: NodeProto = helper.make_node(
         operator, inputs, outputs, name=outputs[0], domain=domain, **attributes

@@ -16,10 +16,12 @@ from model_export.errors import ManifestError
 
 MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "model.onnx"
+INT8_CACHE_GRAPH_FILE = "model.int8cache.onnx"
+"""The same model with a KV cache of int8; folders for the CPU have it."""
 DATA_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever an older engine could not run a newer folder, or the reverse."""
 
 _HASH_CHUNK_BYTES = 1 << 20
@@ -52,6 +54,7 @@ class Manifest:
     precision: str
     device: str
     kv_cache_type: str
+    """Of ``GRAPH_FILE``."""
     context_length: int
     eos_token_id: int
     n_tokens: int

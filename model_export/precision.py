@@ -81,6 +81,17 @@ def choose_precision(name: str, device: str, n_parameters: int) -> Precision:
     return Precision(name, float_type)
 
 
+def without_padding(precision: Precision, width: int) -> Precision:
+    """Return the precision for an embedding of this width.
+
+    GatherBlockQuantized returns whole blocks, so rows that end inside one stay floats.
+    """
+    quantization = precision.embedding
+    if quantization is None or width % quantization.block_size == 0:
+        return precision
+    return replace(precision, embedding=None)
+
+
 def in_precision(
     weights: Iterable[Weight], precision: Precision, products: frozenset[str], embedding: str
 ) -> list[Weight]:

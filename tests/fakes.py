@@ -126,6 +126,22 @@ class ScriptedEngine:
             self.n_generated += 1
             yield token_id, log_probability(token_id)
 
+    def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
+        """Have the prompt in the cache, unless nobody wants that any more."""
+        if not stop.is_set():
+            self._cached = list(token_ids)
+
+    def prefill_ms(self, token_ids: Sequence[int]) -> float:
+        """Return a millisecond for each token that is not in the cache."""
+        pairs = zip(self._cached, token_ids, strict=False)
+        return len(token_ids) - sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)
+        )
+
+    def n_tokens_within(self, budget_ms: float) -> int:
+        """Return a token for each millisecond."""
+        return min(int(budget_ms), self.context_length)
+
     def log_probabilities(
         self, token_ids: Sequence[int], start: int
     ) -> "np.ndarray[Any, np.dtype[np.float32]]":

@@ -19,26 +19,32 @@ ORDER = {
     ],
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
-        "scheduler", "environment", "documents", "python_lines", "truncation", "turns",
-        "prompt", "drafting", "completion", "synthesis", "tokenizer", "engine", "models",
-        "loading", "check", "check_worker", "doctor", "server_log", "server", "commands",
+        "scheduler", "power", "environment", "documents", "python_lines", "truncation",
+        "turns", "plan", "repetition", "prompt", "drafting", "completion", "answers",
+        "synthesis", "tokenizer", "session", "engine", "models", "kv_calibration", "loading",
+        "check", "check_worker", "doctor", "server_log", "model_host", "server", "commands",
         "__main__",
     ],
 }  # fmt: skip
 
 # A library is known to the modules named here and to no others.
 ONLY = {
-    "cattrs": {"model_export.manifest", "lsp_server.check_worker"},
+    "cattrs": {"lsp_server.check_worker", "lsp_server.kv_calibration", "model_export.manifest"},
     "huggingface_hub": {"model_export.hub"},
     "jedi": {"lsp_server.check"},
     "lsprotocol": {"lsp_server.server"},
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
-    "onnxruntime": {"lsp_server.engine", "model_export.reference"},
+    "onnxruntime": {"lsp_server.session", "model_export.reference"},
     "optimum": {"model_export.reference"},
     "parso": {"lsp_server.check"},
     "platformdirs": {"lsp_server.models"},
-    "psutil": {"lsp_server.doctor", "model_export.exporting"},
+    "psutil": {
+        "lsp_server.doctor",
+        "lsp_server.engine",
+        "lsp_server.power",
+        "model_export.exporting",
+    },
     "pyflakes": {"lsp_server.check"},
     "pygls": {"lsp_server.server"},
     "rich": {"lsp_server.commands"},

@@ -79,6 +79,17 @@ class LoggingEngine:
         for token_id in answer_ids[:max_new_tokens]:
             yield token_id, 0.0
 
+    def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
+        """Read nothing."""
+
+    def prefill_ms(self, token_ids: Sequence[int]) -> float:
+        """Return that reading takes no time."""
+        return 0.0
+
+    def n_tokens_within(self, budget_ms: float) -> int:
+        """Return all."""
+        return self.context_length
+
     def log_probabilities(
         self, token_ids: Sequence[int], start: int
     ) -> "np.ndarray[Any, np.dtype[np.float32]]":
@@ -98,7 +109,7 @@ def main() -> None:
         Settings(check_deadline_ms=0, max_new_tokens=1024),
     )
     server.start_io()
-    server.scheduler.close()
+    server.host.close()
     checker.close()
 
 

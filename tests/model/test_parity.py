@@ -19,9 +19,10 @@ import pytest
 import torch
 from transformers import CodeGenForCausalLM
 
-from lsp_server.engine import Draft, Engine, _terminated_by
+from lsp_server.engine import Draft, Engine
 from lsp_server.errors import ModelLoadError, PromptError
 from lsp_server.sampling import BoolArray, FloatArray
+from lsp_server.session import _terminated_by
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
 from model_export.manifest import file_sha256
@@ -485,7 +486,7 @@ def test_a_running_chunk_is_terminated_and_the_engine_goes_on(
 
     greedy(engine, PROMPT, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("lsp_server.engine._terminated_by", at_once)
+        patch.setattr("lsp_server.session._terminated_by", at_once)
         assert list(engine.generate(IDS, max_new_tokens=5)) == []
 
     assert greedy(engine, IDS) == alone(IDS)
@@ -528,7 +529,7 @@ def test_guesses_change_the_steps_and_not_the_text(
 
     def generate(guess: Draft | None) -> tuple[list[int], list[float], int]:
         n_steps = 0
-        step = engine._step
+        step = engine._session.run
 
         def counted(*arguments: Any) -> Any:
             nonlocal n_steps
@@ -536,7 +537,7 @@ def test_guesses_change_the_steps_and_not_the_text(
             return step(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_step", counted)
+            patch.setattr(engine._session, "run", counted)
             tokens, values = zip(
                 *engine.generate(
                     PROMPT, max_new_tokens=24, temperature=temperature, seed=2, draft=guess
@@ -716,8 +717,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest is no JSON": (cut("manifest.json"), "manifest.json cannot be read"),
     "manifest is a list": (replace("manifest.json", "[]"), "format version None"),
     "newer version": (
-        change_manifest(lambda m: m.update(format_version=2)),
-        "format version 2",
+        change_manifest(lambda m: m.update(format_version=3)),
+        "format version 3",
     ),
     "a key is missing": (change_manifest(lambda m: m.pop("n_tokens")), "is not a manifest"),
     "a file is not listed": (
@@ -748,8 +749,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         "the precision 'fp3'",
     ),
     "another device": (
-        change_manifest(lambda m: m.update(device="cuda")),
-        "exported for cuda; this version runs on the CPU only; export with --device cpu",
+        change_manifest(lambda m: m.update(device="tpu")),
+        "the device 'tpu'",
     ),
     "too few layers": (
         change_manifest(lambda m: m["architecture"].update(n_layers=1)),

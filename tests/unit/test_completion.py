@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from lsp_server.completion import (
     Completion,
     Model,
-    Rule,
-    Snapshot,
     complete,
     line_end_of,
     prompt_perplexity,
 )
+from lsp_server.plan import Rule, Snapshot
 from lsp_server.vocabulary import Encoded, Vocabulary
 from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp_server.drafting import PromptLookup
+from lsp_server.drafting import PromptLookup, Source
 
 
 def test_the_newest_place_in_the_context_is_followed() -> None:
@@ -15,18 +15,18 @@ def test_the_newest_place_in_the_context_is_followed() -> None:
 def test_other_text_is_followed_where_the_context_has_no_place() -> None:
     """What follows the cursor and other buffers are looked at in their order."""
     sources = [[7, 7, 1, 2, 3, 4, 5], [1, 2, 3, 6, 6]]
-    assert PromptLookup(sources)([8, 1, 2, 3]) == [4, 5]
+    assert PromptLookup(map(Source, sources))([8, 1, 2, 3]) == [4, 5]
 
 
 def test_without_a_place_nothing_is_guessed() -> None:
     """Text that repeats nothing costs no verification."""
-    assert PromptLookup([[5, 6, 7, 8]])([1, 2, 3, 4]) == []
+    assert PromptLookup([Source([5, 6, 7, 8])])([1, 2, 3, 4]) == []
 
 
 def test_guesses_grow_while_they_hold_and_end_when_they_do_not() -> None:
     """Good guesses get longer, bad ones stop being offered, and a good one starts anew."""
     text = list(range(100))
-    lookup = PromptLookup([text])
+    lookup = PromptLookup([Source(text)])
     lengths = []
     n_known = 3
     while n_known < 60:
@@ -37,7 +37,7 @@ def test_guesses_grow_while_they_hold_and_end_when_they_do_not() -> None:
     assert lengths[-1] > lengths[0]
 
     # Every guess is wrong from here on: after the three tokens something else comes.
-    lookup = PromptLookup([[1, 2, 3, *range(50, 70)]])
+    lookup = PromptLookup([Source([1, 2, 3, *range(50, 70)])])
     context = [1, 2, 3]
     offered = []
     for strange in range(1000, 1006):
@@ -58,7 +58,7 @@ def test_every_guess_is_a_continuation_that_was_seen(
     sources: list[list[int]], text: list[int], data: st.DataObject
 ) -> None:
     """Whatever the texts, a guess follows the last tokens somewhere in them."""
-    lookup = PromptLookup(sources)
+    lookup = PromptLookup(map(Source, sources))
     n_known = 0
     while n_known < len(text):
         n_known = data.draw(st.integers(n_known + 1, len(text)))

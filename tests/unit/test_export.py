@@ -43,7 +43,13 @@ from tests.checkpoints import (
     write_checkpoint,
 )
 
-FILES = {"manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"}
+FILES = {
+    "manifest.json",
+    "model.onnx",
+    "model.int8cache.onnx",
+    "model.onnx.data",
+    "tokenizer.json",
+}
 DEADLINE_SECONDS = 120
 
 CONFIG = codegen_config()

@@ -13,7 +13,19 @@ JSON = st.recursive(
     ),
     max_leaves=5,
 )
-KEYS = ("model", "device", "maxNewTokens", "candidates", "checkDeadlineMs", "flagged")
+KEYS = (
+    "model",
+    "device",
+    "threads",
+    "kvCache",
+    "cacheMegabytes",
+    "unloadAfterMinutes",
+    "latencyBudgetMs",
+    "maxNewTokens",
+    "candidates",
+    "checkDeadlineMs",
+    "flagged",
+)
 
 
 def test_all_settings_are_read() -> None:
@@ -21,12 +33,18 @@ def test_all_settings_are_read() -> None:
     values = {
         "model": "m",
         "device": "cpu",
+        "threads": 1,
+        "kvCache": "int8",
+        "cacheMegabytes": 9,
+        "unloadAfterMinutes": 0,
+        "latencyBudgetMs": 90,
         "maxNewTokens": 7,
         "candidates": 1,
         "checkDeadlineMs": 0,
         "flagged": "last",
     }
-    assert read_settings(values) == (Settings("m", "cpu", 7, 1, 0, "last"), [])
+    expected = Settings("m", "cpu", 1, "int8", 9, 0, 90, 7, 1, 0, "last")
+    assert read_settings(values) == (expected, [])
 
 
 @pytest.mark.parametrize(
@@ -35,6 +53,9 @@ def test_all_settings_are_read() -> None:
         ("model", 5, "a text"),
         ("device", "tpu", "auto or cpu or cuda"),
         ("device", ["cpu"], "auto or cpu or cuda"),
+        ("threads", 0, "a whole number from 1"),
+        ("threads", 9999, "a whole number from 1"),
+        ("kvCache", "fp8", "auto or float or int8"),
         ("maxNewTokens", 0, "a whole number from 1 to 1024"),
         ("maxNewTokens", 1025, "a whole number from 1 to 1024"),
         ("maxNewTokens", 8.0, "a whole number"),

@@ -1,0 +1,78 @@
+"""Answers that are there before they are asked for: pure, knows no model.
+
+Typing along a suggestion, deleting back to where it was given, or accepting one whose
+continuation is written already, leads to a text for which the answer is known.
+"""
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from lsp_server.completion import Candidate
+from lsp_server.plan import Snapshot
+from lsp_server.verdict import Verdict
+
+_N_ANSWERS = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a snapshot was answered; the verdict is None where nobody checked yet."""
+
+    snapshot: Snapshot
+    candidate: Candidate
+    verdict: Verdict | None
+
+    @property
+    def accepted(self) -> Snapshot:
+        """The snapshot after the candidate is accepted."""
+        text, offset = self.snapshot.text, self.snapshot.offset
+        inserted = self.candidate.insert_text
+        return replace(
+            self.snapshot,
+            text=text[:offset] + inserted + text[offset:],
+            offset=offset + len(inserted),
+        )
+
+
+class Answers:
+    """The newest answers."""
+
+    def __init__(self) -> None:
+        self._answers: deque[Answer] = deque(maxlen=_N_ANSWERS)
+
+    def remember(self, answer: Answer) -> None:
+        """Keep an answer; the oldest goes."""
+        self._answers.append(answer)
+
+    def clear(self) -> None:
+        """Forget all, because another model or setting would answer otherwise."""
+        self._answers.clear()
+
+    def find(self, snapshot: Snapshot) -> Answer | None:
+        """Return what is left of an answer whose beginning has been typed since."""
+        for answer in reversed(tuple(self._answers)):
+            rest = _rest(answer, snapshot)
+            if rest.strip():
+                candidate = replace(answer.candidate, insert_text=rest)
+                return Answer(snapshot, candidate, answer.verdict)
+        return None
+
+    def latest(self, uri: str) -> Answer | None:
+        """Return the newest answer for a document."""
+        return next((a for a in reversed(tuple(self._answers)) if a.snapshot.uri == uri), None)
+
+
+def _rest(answer: Answer, snapshot: Snapshot) -> str:
+    """Return what remains to be inserted; nothing where the answer is for another text."""
+    then, inserted = answer.snapshot, answer.candidate.insert_text
+    n_typed = snapshot.offset - then.offset
+    if (
+        not 0 <= n_typed < len(inserted)
+        or len(snapshot.text) != len(then.text) + n_typed
+        or (snapshot.uri, snapshot.language_id) != (then.uri, then.language_id)
+        or not snapshot.text.startswith(inserted[:n_typed], then.offset)
+        or snapshot.text[: then.offset] != then.text[: then.offset]
+        or snapshot.text[snapshot.offset :] != then.text[then.offset :]
+    ):
+        return ""
+    return inserted[n_typed:]

@@ -1,0 +1,124 @@
+"""What the place of the cursor calls for: a turn's program, a statement, the rest of a line.
+
+Pure; it looks at a window around the cursor, so that its work has a bound.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from lsp_server.positions import line_of
+from lsp_server.python_lines import Place, scan
+from lsp_server.turns import read_turns, turn_at
+
+_BEFORE_WINDOW = 1 << 18
+_AFTER_WINDOW = 1 << 16
+_WINDOW_STEP = 1 << 16
+"""Characters around the cursor that are looked at, so that work has a bound; the window
+moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
+_LONGEST_LINE = 1000
+"""Characters; in a longer line only the rest of it is completed."""
+_NOT_AT_LINE_START = b" \t\f\r\n#"
+# A program that begins with a string would be cut to nothing by ``truncate``.
+_NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A buffer as it was when somebody asked; ``offset`` is the cursor."""
+
+    text: str
+    offset: int
+    language_id: str = "python"
+    uri: str = ""
+
+
+class Rule(Enum):
+    """What a completion is at a place."""
+
+    TURN = "turn"
+    """The whole program of the comment above, which has none."""
+    STATEMENT = "statement"
+    """The statement at the cursor, with its block if it opens one."""
+    LINE = "line"
+    """The rest of the line."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to write at the cursor, and from which text on."""
+
+    rule: Rule
+    before: str
+    """The text that the model goes on from, newlines as ``\\n``."""
+    turn_starts: list[int]
+    line_before: str
+    line_after: str
+    text_after: str
+    heal: bool
+    indent: str = ""
+    """The indentation that a turn's program must have."""
+    not_first: bytes = b""
+    """Bytes that the free part of the completion must not begin with."""
+
+
+def plan_completion(snapshot: Snapshot) -> Plan | str:
+    """Return what to complete at the cursor, or why nothing."""
+    text, offset = window_of(snapshot)
+    if not text.strip():
+        return "the file is empty"
+    line_start, line_end = line_of(text, offset)
+    line_before, line_after = text[line_start:offset], text[offset:line_end]
+    plan = Plan(
+        rule=Rule.LINE,
+        before=text[:offset],
+        turn_starts=[],
+        line_before=line_before,
+        line_after=line_after,
+        text_after=text[offset:],
+        heal=bool(line_before),
+    )
+    if re.search(r"\w$", line_before) and re.match(r"\w", line_after):
+        return "the cursor is inside a word"
+    if snapshot.language_id != "python":
+        return plan
+    here = scan(text[:offset])
+    if here.place is not Place.CODE:
+        return f"the cursor is in a {here.place.value}"
+    turns = read_turns(text)
+    starts = [turn.start for turn in turns if not turn.indent]
+    plan = replace(plan, turn_starts=starts)
+    if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
+        return plan
+    turn = turn_at(turns, offset)
+    if turn and not turn.has_program and not line_before.strip():
+        indent = turn.indent if turn.indent.startswith(line_before) else line_before
+        return replace(
+            plan,
+            rule=Rule.TURN,
+            before=text[: turn.prompt_end],
+            heal=False,
+            indent=indent,
+            not_first=_NOT_AT_TURN_START,
+        )
+    not_first = b""
+    if not line_before.strip():
+        not_first = _NOT_AT_LINE_START if line_before else b"\r\n#"
+    return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
+
+
+def window_of(snapshot: Snapshot) -> tuple[str, int]:
+    """Return the text around the cursor, with Unix line ends, and the cursor in it."""
+    start = max(0, snapshot.offset - _BEFORE_WINDOW)
+    start -= start % _WINDOW_STEP
+    if start > 0:
+        newline = snapshot.text.find("\n", start, snapshot.offset)
+        start = newline + 1 if newline >= 0 else start
+    before = unix(snapshot.text[start : snapshot.offset])
+    after = unix(snapshot.text[snapshot.offset : snapshot.offset + _AFTER_WINDOW])
+    return before + after, len(before)
+
+
+def unix(text: str) -> str:
+    """Return the text with its lines ended by newlines only."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
