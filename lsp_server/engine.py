@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import psutil
@@ -132,16 +133,12 @@ class Engine:
                 f"{os.cpu_count() or 1}"
             )
 
-        def opened(runs_on: Literal["cpu", "cuda"]) -> Self:
-            session = Session(
-                folder, manifest, device=runs_on, n_threads=n_threads, scales=cache_scales
-            )
-            engine = cls(manifest, session, cache_bytes)
-            engine._probe()
-            return engine
-
+        open_session = partial(
+            Session, folder, manifest, n_threads=n_threads, scales=cache_scales
+        )
         try:
-            return opened("cpu" if manifest.device == "cpu" else "cuda")
+            session = open_session(device="cpu" if manifest.device == "cpu" else "cuda")
+            return cls._probed(manifest, session, cache_bytes)
         except ModelLoadError:
             raise
         # onnxruntime has one exception class per status code and no common base.
@@ -153,7 +150,7 @@ class Engine:
         reason = why_no_cuda() or reason
         try:
             # It is slow, but better than nothing.
-            engine = opened("cpu")
+            engine = cls._probed(manifest, open_session(device="cpu"), cache_bytes)
         except Exception as error:
             raise ModelLoadError(
                 f"{folder} runs on CUDA only, which cannot be used ({reason}); export the "
@@ -163,6 +160,12 @@ class Engine:
             f"CUDA cannot be used ({reason}), so {folder.name} runs on the CPU, slowly; "
             "export the checkpoint again with --device cpu, or see `codegen-lsp doctor`"
         )
+        return engine
+
+    @classmethod
+    def _probed(cls, manifest: Manifest, session: Session, cache_bytes: int | None) -> Self:
+        engine = cls(manifest, session, cache_bytes)
+        engine._probe()
         return engine
 
     def _probe(self) -> None:
@@ -205,12 +208,16 @@ class Engine:
         context = self._checked(token_ids)
         if not 1 <= start < len(context):
             raise PromptError(f"no token {start} has a token before it")
-        with self._lock:
-            slot = self._slot_for(context[:-1])
-            logits = self._advance(context[:-1], start - 1, None, slot)
-        assert logits is not None  # noqa: S101  Only a stop flag can end it early.
-        rows = np.arange(len(context) - start)
-        return log_softmax(logits)[rows, context[start:]]
+        found = []
+        # A row of logits is as long as the vocabulary, so few are held at a time.
+        for first in range(start, len(context), _PREFILL_CHUNK):
+            wanted = context[first : first + _PREFILL_CHUNK]
+            past = context[: first + len(wanted) - 1]
+            with self._lock:
+                logits = self._advance(past, first - 1, None, self._slot_for(past))
+            assert logits is not None  # noqa: S101  Only a stop flag can end it early.
+            found.append(log_softmax(logits)[np.arange(len(wanted)), wanted])
+        return np.concatenate(found)
 
     def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
         """Read a prompt into a cache, so that going on from it starts at once.

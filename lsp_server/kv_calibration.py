@@ -21,7 +21,8 @@ from lsp_server.tokenizer import Tokenizer
 
 _MAX_RISE_PERCENT = 0.5
 _LEVELS = 127
-_N_TOKENS = 2048
+_N_CALIBRATION_TOKENS = 512
+_N_MEASURED_TOKENS = 2048
 _POSITIONS = (0, 512, 1024, 2048)
 _FEWEST_TOKENS = 64
 """A mean over fewer says nothing."""
@@ -63,9 +64,11 @@ def calibrate(record: Path, open_engine: OpenEngine, tokenizer: Tokenizer) -> Ca
 
 def _measured(open_engine: OpenEngine, tokenizer: Tokenizer) -> Calibration:
     with_floats = open_engine(None)
-    largest = with_floats.largest_cached(_token_ids("lsp_server", with_floats, tokenizer))
+    largest = with_floats.largest_cached(
+        _token_ids("lsp_server", _N_CALIBRATION_TOKENS, with_floats, tokenizer)
+    )
     scales = CacheScales(_steps(largest.keys), _steps(largest.values))
-    token_ids = _token_ids("model_export", with_floats, tokenizer)
+    token_ids = _token_ids("model_export", _N_MEASURED_TOKENS, with_floats, tokenizer)
     expected = with_floats.log_probabilities(token_ids, 1)
     del with_floats
     found = open_engine(scales).log_probabilities(token_ids, 1)
@@ -82,13 +85,13 @@ def _steps(largest: list[float]) -> list[float]:
     return [value / _LEVELS or 1.0 for value in largest]
 
 
-def _token_ids(package: str, engine: Engine, tokenizer: Tokenizer) -> list[int]:
+def _token_ids(package: str, n_tokens: int, engine: Engine, tokenizer: Tokenizer) -> list[int]:
     """Return the beginning of a package's source, as long as the context at most."""
     sources = sorted(
         str(file) for file in files(package).iterdir() if file.name.endswith(".py")
     )
     text = "".join(Path(source).read_text("utf-8") for source in sources)
-    n_tokens = min(_N_TOKENS, engine.context_length)
+    n_tokens = min(n_tokens, engine.context_length)
     return [engine.eos_token_id, *tokenizer.encode(text).token_ids][:n_tokens]
 
 

@@ -1,0 +1,1 @@
+"""Measures speed, memory and quality; none of it is installed with the program."""
