@@ -21,7 +21,7 @@ from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ServingError
-from lsp_server.models import export_folder, exported_folder
+from lsp_server.models import export_folder
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
 from lsp_server.settings import Settings
@@ -77,9 +77,9 @@ def serve(options: argparse.Namespace) -> int:
     defaults = Settings(model=options.model, device=options.device)
 
     def load(settings: Settings, progress: Callable[[int, int], None]) -> Model:
-        from lsp_server.loading import open_model
+        from lsp_server.loading import load_model
 
-        return open_model(exported_folder(settings.model, progress), settings)
+        return load_model(settings, progress)
 
     server = create_server(load, checker, defaults)
     try:
@@ -101,7 +101,7 @@ def export(options: argparse.Namespace) -> int:
     """Export a checkpoint, with a progress bar on standard error."""
     from model_export import export as export_checkpoint
 
-    output = Path(options.output or export_folder(options.checkpoint))
+    output = Path(options.output or export_folder(options.checkpoint, options.device))
     with _progress_bar("exporting") as progress:
         manifest = export_checkpoint(
             options.checkpoint,
@@ -248,11 +248,10 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _open(name: str | None) -> Model:
-    with _progress_bar("exporting") as progress:
-        folder = exported_folder(name, progress)
-    from lsp_server.loading import open_model
+    from lsp_server.loading import load_model
 
-    return open_model(folder)
+    with _progress_bar("exporting") as progress:
+        return load_model(Settings(model=name), progress)
 
 
 @contextmanager

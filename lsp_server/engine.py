@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 import psutil
 
-from lsp_server.errors import ModelLoadError, PromptError
+from lsp_server.errors import DeviceError, ModelLoadError, PromptError
 from lsp_server.sampling import BoolArray, FloatArray, choose_token, log_softmax
 from lsp_server.session import CacheScales, Device, KVCache, Session, why_no_cuda
 from model_export.errors import ManifestError
@@ -107,7 +107,11 @@ class Engine:
         cores, one fewer from four on, unless it is given. ``cache_bytes`` bounds all KV
         caches together; where they do not fit there is one, and a shorter context.
 
+        A folder for CUDA runs on the CPU where ``auto`` finds no CUDA, and says so in
+        ``notice``.
+
         Raises:
+            DeviceError: CUDA was asked for by name and cannot be used.
             ModelLoadError: the folder is damaged, of another version or for another
                 device, it does not fit the memory, or onnxruntime cannot load it.
         """
@@ -147,18 +151,20 @@ class Engine:
             if manifest.device == "cpu":
                 raise ModelLoadError(f"onnxruntime cannot load {folder}: {reason}") from error
         # What is missing says more than which node could not be placed.
-        reason = why_no_cuda() or reason
+        reason = f"CUDA cannot be used ({why_no_cuda() or reason})"
+        if device == "cuda":
+            raise DeviceError(f"{reason}; see `codegen-lsp doctor`")
         try:
             # It is slow, but better than nothing.
             engine = cls._probed(manifest, open_session(device="cpu"), cache_bytes)
         except Exception as error:
             raise ModelLoadError(
-                f"{folder} runs on CUDA only, which cannot be used ({reason}); export the "
-                "checkpoint again with --device cpu, or see `codegen-lsp doctor`"
+                f"{reason}, and {folder} was exported for it; export the checkpoint again "
+                "with --device cpu, or see `codegen-lsp doctor`"
             ) from error
         engine.notice = (
-            f"CUDA cannot be used ({reason}), so {folder.name} runs on the CPU, slowly; "
-            "export the checkpoint again with --device cpu, or see `codegen-lsp doctor`"
+            f"{reason}, so {folder.name} runs on the CPU, slowly; export the checkpoint "
+            "again with --device cpu, or see `codegen-lsp doctor`"
         )
         return engine
 

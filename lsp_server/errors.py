@@ -3,6 +3,7 @@
 ServingError
 ├── ModelNotFoundError   a name or path that stands for no model here
 ├── ModelLoadError       an exported folder that the engine cannot run
+│   └── DeviceError      the device that was asked for cannot be used
 ├── PromptError          token ids that the engine cannot take
 └── DocumentError        a file or position that cannot be completed
 """
@@ -18,6 +19,10 @@ class ModelNotFoundError(ServingError):
 
 class ModelLoadError(ServingError):
     """An exported folder cannot be run here."""
+
+
+class DeviceError(ModelLoadError):
+    """The device that was asked for cannot be used; another may do."""
 
 
 class PromptError(ServingError):

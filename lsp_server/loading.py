@@ -1,18 +1,35 @@
 """Opens a model for completing; imports onnxruntime, so whoever needs it imports it late."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lsp_server.completion import Model
 from lsp_server.engine import Engine
-from lsp_server.errors import ModelLoadError
+from lsp_server.errors import DeviceError, ModelLoadError
 from lsp_server.kv_calibration import calibrate
-from lsp_server.models import scales_record
+from lsp_server.models import Progress, exported_folder, scales_record
 from lsp_server.session import CacheScales
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 from model_export.errors import ManifestError
 from model_export.manifest import INT8_CACHE_GRAPH_FILE, TOKENIZER_FILE, read_manifest
+
+
+def load_model(settings: Settings, progress: Progress | None = None) -> Model:
+    """Return the model that the settings name, on the CPU where CUDA cannot be used.
+
+    Raises:
+        ServingError: there is no such model here, or it cannot be run.
+    """
+    try:
+        folder = exported_folder(settings.model, progress, settings.device)
+        return open_model(folder, settings)
+    except DeviceError as error:
+        settings = replace(settings, device="auto")
+        folder = exported_folder(settings.model, progress, "cpu")
+        model = open_model(folder, settings)
+        return replace(model, notice=f"{error}; the model runs on the CPU")
 
 
 def open_model(folder: Path, settings: Settings | None = None) -> Model:

@@ -37,8 +37,12 @@ _NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 Progress = Callable[[int, int], None]
 
 
-def exported_folder(name: str | None, progress: Progress | None = None) -> Path:
+def exported_folder(
+    name: str | None, progress: Progress | None = None, device: str = "auto"
+) -> Path:
     """Return the exported folder of a model, exporting a checkpoint where need be.
+
+    ``auto`` is the CPU, or CUDA for what was exported for that alone.
 
     What was exported under a name goes before a folder of that name, because a folder
     that happens to lie in a workspace must not take the place of a model.
@@ -47,25 +51,27 @@ def exported_folder(name: str | None, progress: Progress | None = None) -> Path:
         ModelNotFoundError: the name stands for nothing on this machine.
         ModelLoadError: it is a checkpoint that cannot be exported.
     """
+    target = "cuda" if device == "cuda" else "cpu"
     if not name:
-        return _exported(embedded_checkpoint(), progress)
+        return _exported(embedded_checkpoint(), progress, target)
     folder = Path(name)
     with suppress(RuntimeError):  # There may be no such user.
         folder = folder.expanduser()
     # Even to ask whether a file is there may be forbidden.
     try:
-        cached = cache_folder(name)
-        if _NAME.fullmatch(name) and (cached / MANIFEST_FILE).is_file():
-            return cached
+        for exported_for in ("cpu", "cuda") if device == "auto" else (target,):
+            cached = cache_folder(name, exported_for)
+            if _NAME.fullmatch(name) and (cached / MANIFEST_FILE).is_file():
+                return cached
         if (folder / MANIFEST_FILE).is_file():
             return folder
         if folder.exists():
-            return _exported(folder, progress)
+            return _exported(folder, progress, target)
     except OSError as error:
         raise ModelLoadError(f"{name} cannot be read: {error.strerror or error}") from error
     raise ModelNotFoundError(
-        f"the model {name} is not on this machine; `codegen-lsp export {name}` gets it, "
-        "if it is a Hub id"
+        f"the model {name} is not on this machine; `codegen-lsp export {name}"
+        f"{' --device cuda' if target == 'cuda' else ''}` gets it, if it is a Hub id"
     )
 
 
@@ -74,16 +80,16 @@ def embedded_checkpoint() -> Path:
     return Path(str(files("lsp_server") / "embedded" / EMBEDDED_MODEL))
 
 
-def cache_folder(name: str) -> Path:
-    """Return where ``codegen-lsp export NAME`` puts a model of the Hub."""
+def cache_folder(name: str, device: str = "cpu") -> Path:
+    """Return where ``codegen-lsp export NAME --device DEVICE`` puts a model of the Hub."""
     safe = _safe(name)
     # No two names share a folder: the Hub has no names with "--".
     if not _NAME.fullmatch(name) or "--" in name or safe != name.replace("/", "--"):
         safe += f"@{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
-    return _exports() / safe
+    return _exports() / (safe if device == "cpu" else f"{safe}@{device}")
 
 
-def export_folder(checkpoint: str) -> Path:
+def export_folder(checkpoint: str, device: str = "cpu") -> Path:
     """Return where an export without ``--output`` puts a checkpoint folder or Hub id.
 
     A later ``--model`` of the same name finds it there.
@@ -93,11 +99,11 @@ def export_folder(checkpoint: str) -> Path:
     """
     try:
         if Path(checkpoint).exists():
-            return _place(Path(checkpoint).resolve())
+            return _place(Path(checkpoint).resolve(), device)
     except OSError as error:
         reason = error.strerror or error
         raise ModelLoadError(f"{checkpoint} cannot be read: {reason}") from error
-    return cache_folder(checkpoint)
+    return cache_folder(checkpoint, device)
 
 
 def scales_record(files: Mapping[str, FileRecord]) -> Path:
@@ -115,22 +121,24 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "--", name).strip("-.") or "model"
 
 
-def _place(checkpoint: Path) -> Path:
+def _place(checkpoint: Path, device: str) -> Path:
     """Return the cache folder of a checkpoint folder; no name has the same one."""
     path_hash = hashlib.sha256(os.fsencode(checkpoint)).hexdigest()[:8]
     prefix = f"{_safe(checkpoint.name)}@{path_hash}"
+    if device != "cpu":
+        prefix += f"@{device}"
     return _exports() / f"{prefix}-{_fingerprint(checkpoint)}"
 
 
-def _exported(checkpoint: Path, progress: Progress | None) -> Path:
+def _exported(checkpoint: Path, progress: Progress | None, device: str) -> Path:
     checkpoint = checkpoint.resolve()
-    folder = _place(checkpoint)
+    folder = _place(checkpoint, device)
     if not (folder / MANIFEST_FILE).is_file():
         # Imported here because it brings onnx, which a cached model does not need.
         from model_export import export
 
         try:
-            export(checkpoint, folder, progress=progress)
+            export(checkpoint, folder, device=device, progress=progress)
         except ExportError as error:
             raise ModelLoadError(str(error)) from error
     _remove_older(folder)
