@@ -31,6 +31,9 @@ def choose_token(
     the order is transformers': temperature, then the ``top_k`` likeliest (0: all), then
     the smallest set whose probability reaches ``top_p`` (Holtzman et al., 2020).
     """
+    best = int(logits.argmax())
+    if temperature == 0.0 and allowed[best]:
+        return best
     masked = np.where(allowed, logits, -np.inf)
     best = int(masked.argmax())
     if not allowed[best]:

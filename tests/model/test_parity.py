@@ -480,14 +480,15 @@ def test_a_running_chunk_is_terminated_and_the_engine_goes_on(
     """A run that is ended in its middle leaves nothing wrong in the cache."""
 
     @contextmanager
-    def at_once(_stop: threading.Event | None, options: Any) -> Iterator[None]:
+    def at_once(_stop: threading.Event, options: Any) -> Iterator[None]:
         options.terminate = True
         yield
 
     greedy(engine, PROMPT, 1)
     with monkeypatch.context() as patch:
         patch.setattr("lsp_server.session._terminated_by", at_once)
-        assert list(engine.generate(IDS, max_new_tokens=5)) == []
+        stop = threading.Event()
+        assert list(engine.generate(IDS, max_new_tokens=5, stop=stop)) == []
 
     assert greedy(engine, IDS) == alone(IDS)
 
