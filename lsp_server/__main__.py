@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from lsp_server import commands
 from lsp_server.errors import ServingError
@@ -96,6 +97,21 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _command(subparsers, "doctor", commands.doctor, "say what works here")
     _add_model(doctor)
     _add_json(doctor)
+
+    bench = _command(subparsers, "bench", commands.bench, "measure speed; needs a clone")
+    bench.add_argument(
+        "benchmark",
+        choices=("peers", "keystrokes"),
+        help="other engines on the same checkpoint, or typing through the real server",
+    )
+    bench.add_argument("--quick", action="store_true", help="fewer rounds")
+    bench.add_argument(
+        "--model", metavar="M", help="default: 350M with random weights, the embedded model"
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    bench.add_argument(
+        "--output", type=Path, metavar="DIR", help="where plots go; default: the user's cache"
+    )
     return parser
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,26 @@ def doctor(options: argparse.Namespace) -> int:
         for name, value in report.lines():
             print(f"{name:<22} {value}")
     return 0 if report.is_well else 1
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Run one of the project's benchmarks of speed, which only a clone has."""
+    clone = Path(__file__).parents[1]
+    if not (clone / "benchmarks" / f"{options.benchmark}.py").is_file():
+        raise ServingError(
+            "the benchmarks are not part of the package; clone the project, run `make test` "
+            "there, and then .venv/bin/codegen-lsp bench"
+        )
+    sys.path.insert(0, str(clone))
+    try:
+        module = import_module(f"benchmarks.{options.benchmark}")
+    except ImportError as error:
+        raise ServingError(
+            f"{error}; install what the benchmarks need with "
+            "`.venv/bin/pip install -e '.[dev,bench]'`"
+        ) from error
+    status: int = module.run(options)
+    return status
 
 
 def _open(name: str | None) -> Model:

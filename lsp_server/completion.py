@@ -203,12 +203,17 @@ def complete(
 def warm_up(
     model: Model, snapshot: Snapshot, *, max_new_tokens: int, stop: threading.Event
 ) -> None:
-    """Read what ``complete`` would read, so that it need not."""
+    """Read what ``complete`` would read, so that it need not.
+
+    Where the text does not fit the context, the cursor decides what is read; wherever it
+    goes, that is something else, so nothing is read yet.
+    """
     plan = plan_completion(snapshot)
-    if isinstance(plan, Plan):
-        limit = _token_limit(model, max_new_tokens)
-        prompt = _prompt(model, plan, model.engine.context_length - limit)
-        model.engine.prefill(prompt.token_ids, stop)
+    if isinstance(plan, str):
+        return
+    n_tokens = model.engine.context_length - _token_limit(model, max_new_tokens)
+    if prompt_start(model.tokenizer, plan.before, plan.turn_starts, n_tokens) == 0:
+        model.engine.prefill(_prompt(model, plan, n_tokens).token_ids, stop)
 
 
 def suggestion_source(snapshot: Snapshot, insert_text: str) -> str:

@@ -230,12 +230,13 @@ class CompletionServer(LanguageServer):
             self.set_status("ready", model.notice)
             if model.notice:
                 self.show(types.MessageType.Warning, model.notice)
-            self._fall_asleep_later()
+            self.fall_asleep_later()
             if self.documents:
                 newest = next(reversed(self.documents.values()))
                 self.read_ahead(newest, len(newest.text))
 
-    def _fall_asleep_later(self) -> None:
+    def fall_asleep_later(self) -> None:
+        """Let the model go once nobody has typed for as long as the settings say."""
         if self._falling_asleep is not None:
             self._falling_asleep.cancel()
 
@@ -333,9 +334,9 @@ class CompletionServer(LanguageServer):
         answers = await self._checked(candidates, snapshot, outdated)
         for answer in reversed(answers):
             self.host.answers.remember(answer)
-        if not is_invoked and not outdated.is_set():
-            shown = [answer for answer in answers if not _is_flagged(answer)]
-            self.host.go_on(completion, shown[0] if shown else None, self.settings)
+        shown = [answer for answer in answers if not _is_flagged(answer)]
+        is_followed = shown and not is_invoked and not outdated.is_set()
+        self.host.go_on(completion, shown[0] if is_followed else None, self.settings)
         return answers
 
     async def _run_model(
@@ -458,6 +459,8 @@ def create_server(
         server.tell_settings_problems()
         if needs_model:
             await server.load_model()
+        elif server.host.model is not None:
+            server.fall_asleep_later()
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline_completion(
