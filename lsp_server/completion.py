@@ -167,6 +167,7 @@ def complete(
         limit = min(limit, _MAX_LINE_TOKENS)
     first_token_ms = 0.0
     reused_tokens = generated_tokens = 0
+    written = ""
     candidates: dict[str, Candidate] = {}
     lookup = _lookup(model, plan, nearby)
     for index in range(n_candidates):
@@ -176,11 +177,13 @@ def complete(
                 first_token_ms = 1e3 * (time.perf_counter() - started)
                 reused_tokens = model.engine.reused_tokens
             generated_tokens += 1
+        if index == 0:
+            written = draft.text or model.tokenizer.decode(draft.token_ids)
         if stop is not None and stop.is_set():
             return Completion(
                 rule=plan.rule,
                 silence="a newer request took its place",
-                written=draft.text or model.tokenizer.decode(draft.token_ids),
+                written=written,
                 unread=tuple(unread),
             )
         insert_text = _with_newlines_of(snapshot.text, _fitted(plan, draft.text or ""))
@@ -194,6 +197,7 @@ def complete(
         prompt_tokens=len(prompt.token_ids),
         reused_tokens=reused_tokens,
         generated_tokens=generated_tokens,
+        written=written,
         unread=tuple(unread),
         first_token_ms=first_token_ms,
         total_ms=1e3 * (time.perf_counter() - started),

@@ -157,6 +157,8 @@ class Engine:
         try:
             # It is slow, but better than nothing.
             engine = cls._probed(manifest, open_session(device="cpu"), cache_bytes)
+        except ModelLoadError:
+            raise
         except Exception as error:
             raise ModelLoadError(
                 f"{reason}, and {folder} was exported for it; export the checkpoint again "
@@ -184,7 +186,8 @@ class Engine:
         logits = self._session.run(slot.cache, [self.eos_token_id], last, range(1))
         if logits is None or logits.shape != (1, self.vocab_size):
             raise ValueError("its manifest is not that of its graph")
-        self._advance([self.eos_token_id] * _TIMED_TOKENS, _TIMED_TOKENS - 1, None, slot)
+        n_timed = min(_TIMED_TOKENS, self.context_length)
+        self._advance([self.eos_token_id] * n_timed, n_timed - 1, None, slot)
         slot.token_ids = []
 
     def logits(self, token_ids: Sequence[int]) -> FloatArray:
@@ -220,7 +223,7 @@ class Engine:
             wanted = context[first : first + _PREFILL_CHUNK]
             past = context[: first + len(wanted) - 1]
             with self._lock:
-                logits = self._advance(past, first - 1, None, self._slot_for(past))
+                logits = self._advance(past, first - 1, None, self._slot_for(context))
             assert logits is not None  # noqa: S101  Only a stop flag can end it early.
             found.append(log_softmax(logits)[np.arange(len(wanted)), wanted])
         return np.concatenate(found)
@@ -362,13 +365,17 @@ class Engine:
     def _slot_for(self, context: list[int]) -> _Slot:
         """Return the cache to go on in: the one that has most of the context.
 
-        Where it would lose more than it keeps, it is left as it is for a return to its
-        text, and the one that was used least recently is taken.
+        Where none has much of it, they are left for a return to their texts, but for the
+        one that was used least recently.
         """
         self._n_uses += 1
         slots = self._slots
-        best = max(slots, key=lambda s: _common_prefix(s.token_ids, context), default=None)
-        if best is None or not _is_worth_it(best, context):
+        best = max(
+            (slot for slot in slots if _is_worth_it(slot, context)),
+            key=lambda slot: _common_prefix(slot.token_ids, context),
+            default=None,
+        )
+        if best is None:
             if len(slots) < self._n_caches:
                 best = _Slot(self._session.new_cache(self.context_length))
                 slots.append(best)
@@ -427,7 +434,7 @@ def _common_prefix(cached: list[int], wanted: list[int]) -> int:
 
 def _is_worth_it(slot: _Slot, context: list[int]) -> bool:
     kept = _common_prefix(slot.token_ids, context)
-    return 2 * kept >= min(len(slot.token_ids), len(context))
+    return 4 * kept >= 3 * min(len(slot.token_ids), len(context))
 
 
 def _sizes(manifest: Manifest, session: Session, cache_bytes: int | None) -> tuple[int, int]:

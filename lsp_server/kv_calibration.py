@@ -8,6 +8,7 @@ own source, which no model was trained on. The result is kept in the user's cach
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import pairwise
@@ -41,10 +42,13 @@ class Calibration:
     @property
     def is_good(self) -> bool:
         """Whether the cache may be int8 without anybody asking for it."""
-        return all(rise <= _MAX_RISE_PERCENT for rise in self.rise_percent.values())
+        rises = self.rise_percent.values()
+        return bool(rises) and all(rise <= _MAX_RISE_PERCENT for rise in rises)
 
 
-def calibrate(record: Path, open_engine: OpenEngine, tokenizer: Tokenizer) -> Calibration:
+def calibrate(
+    record: Path, open_engine: OpenEngine, tokenizer: Tokenizer, n_layers: int
+) -> Calibration:
     """Return the calibration that ``record`` keeps, or make it.
 
     ``open_engine`` opens the model with an int8 cache of the given scales, or a float
@@ -53,13 +57,19 @@ def calibrate(record: Path, open_engine: OpenEngine, tokenizer: Tokenizer) -> Ca
     Raises:
         ModelLoadError: the model cannot be opened.
     """
+    calibration = _kept(record)
+    if calibration is None or len(calibration.scales.keys) != n_layers:
+        calibration = _measured(open_engine, tokenizer)
+        _keep(record, calibration)
+    return calibration
+
+
+def _kept(record: Path) -> Calibration | None:
     try:
         return cattrs.structure(json.loads(record.read_text("utf-8")), Calibration)
     # A record that is missing or damaged is made anew.
     except Exception:  # noqa: BLE001  cattrs raises groups of any kind.
-        calibration = _measured(open_engine, tokenizer)
-    _keep(record, calibration)
-    return calibration
+        return None
 
 
 def _measured(open_engine: OpenEngine, tokenizer: Tokenizer) -> Calibration:
@@ -103,4 +113,5 @@ def _keep(record: Path, calibration: Calibration) -> None:
         partial.replace(record)
     # It is made anew next time.
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

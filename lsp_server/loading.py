@@ -1,5 +1,6 @@
 """Opens a model for completing; imports onnxruntime, so whoever needs it imports it late."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,12 @@ from lsp_server.session import CacheScales
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 from model_export.errors import ManifestError
-from model_export.manifest import INT8_CACHE_GRAPH_FILE, TOKENIZER_FILE, read_manifest
+from model_export.manifest import (
+    INT8_CACHE_GRAPH_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    read_manifest,
+)
 
 
 def load_model(settings: Settings, progress: Progress | None = None) -> Model:
@@ -39,28 +45,40 @@ def open_model(folder: Path, settings: Settings | None = None) -> Model:
         ModelLoadError: the folder cannot be run here.
     """
     settings = settings or Settings()
-    open_engine = partial(
-        Engine.open,
-        folder,
-        settings.device,
-        n_threads=settings.threads,
-        cache_bytes=settings.cache_megabytes * 1_000_000,
-    )
+    open_engine = partial(Engine.open, folder, settings.device, n_threads=settings.threads)
     try:
         manifest = read_manifest(folder)
     except ManifestError as error:
         raise ModelLoadError(str(error)) from error
     tokenizer = Tokenizer.from_file(folder / TOKENIZER_FILE)
-    scales: CacheScales | None = None
-    # Whoever keeps the weights as floats wants them exact.
-    is_wanted = settings.kv_cache == "auto" and manifest.precision in ("int8", "int4")
-    if settings.kv_cache == "int8" or (is_wanted and INT8_CACHE_GRAPH_FILE in manifest.files):
-        calibration = calibrate(
-            scales_record(manifest.files),
-            lambda found: open_engine(cache_scales=found),
-            tokenizer,
-        )
-        if settings.kv_cache == "int8" or calibration.is_good:
-            scales = calibration.scales
-    engine = open_engine(cache_scales=scales)
+    scales = _cache_scales(folder, manifest, settings.kv_cache, open_engine, tokenizer)
+    cache_bytes = settings.cache_megabytes * 1_000_000
+    engine = open_engine(cache_scales=scales, cache_bytes=cache_bytes)
     return Model(manifest.source.name, engine, tokenizer, notice=engine.notice)
+
+
+def _cache_scales(
+    folder: Path,
+    manifest: Manifest,
+    kv_cache: str,
+    open_engine: Callable[..., Engine],
+    tokenizer: Tokenizer,
+) -> CacheScales | None:
+    """Return the scales of an int8 cache; None where it is to hold floats."""
+    # Whoever keeps the weights as floats wants them exact.
+    is_tried = manifest.device == "cpu" and manifest.precision in ("int8", "int4")
+    if kv_cache == "float" or (kv_cache == "auto" and not is_tried):
+        return None
+    if INT8_CACHE_GRAPH_FILE not in manifest.files:
+        raise ModelLoadError(
+            f"{folder} was exported for {manifest.device} and has no graph with an int8 KV "
+            'cache; set kvCache to "auto"'
+        )
+    calibration = calibrate(
+        scales_record(manifest.files),
+        lambda found: open_engine(cache_scales=found),
+        tokenizer,
+        manifest.architecture.n_layers,
+    )
+    is_wanted = kv_cache == "int8" or calibration.is_good
+    return calibration.scales if is_wanted else None

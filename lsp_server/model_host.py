@@ -58,7 +58,7 @@ class ModelHost:
         this_load = self._n_loads
         self._forget_model()
         self.is_asleep = False
-        self._loading = self._loading or asyncio.Event()
+        self.expect_load()
         try:
             model = await _in_daemon_thread(partial(self._load_model, settings, report))
         except BaseException:
@@ -70,6 +70,14 @@ class ModelHost:
             return None
         self._settle(model)
         return model
+
+    def expect_load(self) -> None:
+        """Let requests wait for a load that is about to begin."""
+        self._loading = self._loading or asyncio.Event()
+
+    def give_up_load(self) -> None:
+        """Answer those who wait for a load that comes to nothing."""
+        self._settle(None)
 
     async def model_at_hand(self, outdated: asyncio.Event) -> Model | None:
         """Return the model, once it is loaded; None without one, or when outdated."""
@@ -93,8 +101,10 @@ class ModelHost:
             return
         while (rest_s := self._last_use + after_minutes * _MINUTE_S - time.monotonic()) > 0:
             await asyncio.sleep(rest_s)
-        self._forget_model()
-        self.is_asleep = True
+        # Another may be on its way, or none could be loaded.
+        if self.model is not None:
+            self._forget_model()
+            self.is_asleep = True
 
     async def run(
         self,
@@ -133,13 +143,17 @@ class ModelHost:
             task = partial(warm_up, model, snapshot, max_new_tokens=settings.max_new_tokens)
             self.scheduler.submit_idle(partial(_unless_on_battery, task))
 
-    def go_on(self, completion: Completion, answer: Answer | None, settings: Settings) -> None:
-        """Use the time after an answer.
+    def go_on(
+        self,
+        model: Model,
+        completion: Completion,
+        answer: Answer | None,
+        settings: Settings,
+    ) -> None:
+        """Use the time after an answer of a model.
 
         Read what there was no time for, else write what may come after the answer.
         """
-        if not (model := self.model):
-            return
         if completion.unread:
             unread = completion.unread
             self.scheduler.submit_idle(lambda stop: model.engine.prefill(unread, stop))
@@ -167,7 +181,8 @@ class ModelHost:
         )
         # What is not whole yet is still a good guess.
         self._ahead = suggestion_source(accepted, completion.written)
-        if completion.candidates and self.model is model:
+        # Whoever ends idle work, as another model or setting does, wants none of this.
+        if completion.candidates and not stop.is_set():
             self.answers.remember(Answer(accepted, completion.candidates[0], None))
 
     def _nearby(self, uri: str, buffers: Sequence[str]) -> list[str]:
@@ -184,11 +199,15 @@ class ModelHost:
             self._loading.set()
             self._loading = None
 
-    def _forget_model(self) -> None:
-        self.model = None
+    def forget_answers(self) -> None:
+        """Forget what another model, or other settings, would answer otherwise."""
+        self.scheduler.stop_idle()
         self.answers.clear()
         self._ahead = ""
-        self.scheduler.stop_idle()
+
+    def _forget_model(self) -> None:
+        self.model = None
+        self.forget_answers()
         # The engine's memory is worth more than the milliseconds.
         gc.collect()
 

@@ -174,6 +174,7 @@ class CompletionServer(LanguageServer):
         self.host.is_in_use()
         if self.host.is_asleep:
             self.host.is_asleep = False
+            self.host.expect_load()
             self._reloading = asyncio.ensure_future(self.load_model())
 
     def read_ahead(self, document: Document, offset: int) -> None:
@@ -198,7 +199,7 @@ class CompletionServer(LanguageServer):
         self.settings_problems += problems
         after = self.settings
         if before != after:
-            self.host.answers.clear()
+            self.host.forget_answers()
         return _model_settings(before) != _model_settings(after)
 
     def tell_settings_problems(self) -> None:
@@ -211,12 +212,14 @@ class CompletionServer(LanguageServer):
         """Load the model that the settings name; a newer call takes over."""
         self._n_loads += 1
         self._told_of_failure = False
+        self.host.expect_load()
         self.set_status("loading", "loading the model")
         try:
             async with self._progress(f"codegen-lsp/load/{self._n_loads}") as report:
                 model = await self.host.load(self.settings, report)
         # Whatever is wrong with a model, the server stays up for a better one.
         except BaseException as error:
+            self.host.give_up_load()
             if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
             expected = isinstance(error, ServingError)
@@ -320,23 +323,27 @@ class CompletionServer(LanguageServer):
     ) -> list[Answer]:
         """Return checked answers: one that is known, or what the model writes."""
         completion = Completion()
+        settings = self.settings
         known = None if is_invoked else self.host.answers.find(snapshot)
         if known is not None and known.verdict is not None:
             log.info("automatic, known")
             return [known]
+        model = await self.host.model_at_hand(outdated)
+        if model is None or outdated.is_set():
+            return []
         if known is None:
-            model = await self.host.model_at_hand(outdated)
-            if model is None or outdated.is_set():
-                return []
             completion = await self._run_model(model, snapshot, is_invoked)
             _log_completion(completion, is_invoked)
         candidates = (known.candidate,) if known else completion.candidates
         answers = await self._checked(candidates, snapshot, outdated)
+        if self.settings != settings or self.host.model is not model:
+            # What is to come would be answered otherwise.
+            return answers
         for answer in reversed(answers):
             self.host.answers.remember(answer)
         shown = [answer for answer in answers if not _is_flagged(answer)]
         is_followed = shown and not is_invoked and not outdated.is_set()
-        self.host.go_on(completion, shown[0] if is_followed else None, self.settings)
+        self.host.go_on(model, completion, shown[0] if is_followed else None, self.settings)
         return answers
 
     async def _run_model(
@@ -442,6 +449,7 @@ def create_server(
 
     @server.feature(types.INITIALIZED)
     async def initialized(_params: types.InitializedParams) -> None:
+        server.host.expect_load()
         server.checker.warm_up()
         await _pull_settings(server)
         server.tell_settings_problems()

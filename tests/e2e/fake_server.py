@@ -71,13 +71,18 @@ class LoggingEngine:
             self.log("ran to its end")
             return
         mask = allowed([]) if allowed else None
+        answer = self.answer(prompt)
         # A space that was typed is written again, as a real model would.
-        for answer in (f'"{len(prompt)}"\n', f' "{len(prompt)}"\n'):
-            answer_ids = self._tokenizer.encode(answer).token_ids
+        for spelling in (f"{answer}\n", f" {answer}\n"):
+            answer_ids = self._tokenizer.encode(spelling).token_ids
             if mask is None or mask[answer_ids[0]]:
                 break
         for token_id in answer_ids[:max_new_tokens]:
             yield token_id, 0.0
+
+    def answer(self, prompt: str) -> str:
+        """Return what comes after a prompt."""
+        return f'"{len(prompt)}"'
 
     def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
         """Read nothing."""

@@ -2,7 +2,9 @@
 
 import math
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,8 @@ from lsp_server.completion import (
     complete,
     line_end_of,
     prompt_perplexity,
+    suggestion_source,
+    warm_up,
 )
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.vocabulary import Encoded, Vocabulary
@@ -230,14 +234,16 @@ def test_a_file_of_carriage_returns_keeps_them() -> None:
 
 
 class StopLater(threading.Event):
-    """Is set once somebody has looked at it five times."""
+    """Is set once somebody has looked at it so often."""
 
-    n_looks = 0
+    def __init__(self, n_looks: int = 5) -> None:
+        super().__init__()
+        self.n_looks = n_looks
 
     def is_set(self) -> bool:
         """Count the look."""
-        self.n_looks += 1
-        return self.n_looks > 5
+        self.n_looks -= 1
+        return self.n_looks < 0
 
 
 def test_stop_ends_it_within_one_token() -> None:
@@ -529,3 +535,197 @@ def test_what_follows_is_never_the_completion(before: str, after: str) -> None:
         fake_model(recited), Snapshot(text, len(before) + 1), max_new_tokens=200
     )
     assert completion.candidates == ()
+
+
+def within(model: Model, marked: str, budget_ms: float) -> Completion:
+    """Return the completion at the mark within a budget; the fake reads a token in 1 ms."""
+    return complete(model, snapshot_of(marked), max_new_tokens=64, budget_ms=budget_ms)
+
+
+PLACES = ("# Do it.\n$0", "f(a, $0)", "value_7 = $0", "value_7 = valu$0", "if x:\n    y$0\nz\n")
+
+
+@pytest.mark.parametrize("below", PLACES)
+@pytest.mark.parametrize("budget_ms", [128, 200, 700, 1500])
+def test_a_prompt_over_the_budget_is_what_is_nearest(below: str, budget_ms: int) -> None:
+    """The answer comes from the text before the cursor, and all of it is named to be read."""
+    whole, _ = asked(FILE + below, "1\n", max_new_tokens=64)
+    model = fake_model("1\n")
+    assert isinstance(model.engine, ScriptedEngine)
+    completion = within(model, FILE + below, budget_ms)
+    used = model.engine.calls[0].token_ids
+    assert completion.prompt_tokens == len(used) <= budget_ms
+    assert len(used) >= budget_ms // 4
+    assert completion.unread[-len(used) :] == used
+    assert len(completion.unread) == whole.prompt_tokens
+    assert completion.candidates == whole.candidates
+    assert completion.rule is whole.rule
+    # Once the rest is read, the next completion there has all of it.
+    model.engine.prefill(completion.unread, threading.Event())
+    again = within(model, FILE + below, budget_ms)
+    assert (again.prompt_tokens, again.unread) == (whole.prompt_tokens, ())
+    assert again.reused_tokens == again.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("below", PLACES)
+def test_under_the_budget_nothing_changes(below: str) -> None:
+    """Whoever has the time gets the answer from the whole prompt."""
+    _, engine = asked(FILE + below, "1\n", max_new_tokens=64)
+    (whole,) = engine.calls
+    for budget_ms in (len(whole.token_ids), math.inf):
+        model = fake_model("1\n")
+        assert isinstance(model.engine, ScriptedEngine)
+        completion = within(model, FILE + below, budget_ms)
+        assert completion.unread == ()
+        assert model.engine.calls == [whole]
+
+
+def test_a_prompt_is_not_shortened_where_that_gains_nothing() -> None:
+    """Without a second cache to read the rest in, the whole prompt is read now."""
+
+    class OneCache(ScriptedEngine):
+        def n_tokens_within(self, budget_ms: float) -> int:
+            return self.context_length
+
+    model = Model("fake", OneCache("1\n"), ByteTokenizer())
+    completion = within(model, FILE + "x = $0", 100)
+    assert completion.prompt_tokens > 1000
+    assert completion.unread == ()
+
+
+def test_what_is_in_the_cache_is_free() -> None:
+    """The budget is for what has to be read, so typing on keeps the whole prompt."""
+    model = fake_model("1\n")
+    typed = FILE + "value_7 = "
+    assert within(model, typed + "$0", math.inf).unread == ()
+    for n_typed in range(1, 9):
+        completion = within(model, typed + "value_12"[:n_typed] + "$0", 10)
+        assert completion.unread == ()
+        assert completion.reused_tokens >= completion.prompt_tokens - 10
+
+
+@pytest.mark.parametrize("history", ["", "x = 1\n", FILE[:1500]])
+@pytest.mark.parametrize("below", PLACES)
+def test_warming_up_reads_what_completing_reads(history: str, below: str) -> None:
+    """After it, a completion has nothing left to read but the prompt's last token."""
+    model = fake_model("1\n")
+    snapshot = snapshot_of(history + below)
+    warm_up(model, snapshot, max_new_tokens=64, stop=threading.Event())
+    assert isinstance(model.engine, ScriptedEngine)
+    assert model.engine.calls == []
+    completion = complete(model, snapshot, max_new_tokens=64, budget_ms=0)
+    assert completion.unread == ()
+    assert completion.prompt_tokens > 1
+    assert completion.reused_tokens == completion.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("marked", ["$0", "# Do i$0", "x = 'a$0'", FILE + "x = $0"])
+def test_where_nothing_is_known_to_be_wanted_nothing_is_read(marked: str) -> None:
+    """No idle work for places without completions, nor for files that the context cuts."""
+    model = fake_model("1\n")
+    warm_up(model, snapshot_of(marked), max_new_tokens=64, stop=threading.Event())
+    assert isinstance(model.engine, ScriptedEngine)
+    assert model.engine._cached == []
+
+
+class DraftSpy(ScriptedEngine):
+    """Keeps the guesser of each generation."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self.drafts: list[Callable[[list[int]], list[int]] | None] = []
+
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        *,
+        draft: Callable[[list[int]], list[int]] | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, float]]:
+        """Keep the guesser, and go on as without it."""
+        self.drafts.append(draft)
+        return super().generate(token_ids, draft=draft, **options)
+
+
+@pytest.mark.parametrize(
+    ("marked", "nearby", "expected"),
+    [
+        ("x = $0\n", [], b""),
+        ("x = $0\n", ["call(alpha, beta)"], b", be"),
+        ("x = $0\n", ["call(alpha, beta)", "call(alpha + 1)"], b", be"),
+        ("x = $0\n", ["nothing of it", "call(alpha + 1)"], b" + 1"),
+        ("x = $0\ny = alpha * 7\n", ["call(alpha, beta)"], b" * 7"),
+        ("y = alpha[1:]\nx = $0\n", ["call(alpha, beta)"], b"[1:]"),
+    ],
+    ids=["nothing", "nearby", "the likeliest", "another", "text after", "text before"],
+)
+def test_guesses_come_from_what_is_nearby(
+    marked: str, nearby: list[str], expected: bytes
+) -> None:
+    """Before the cursor first, then after it, then the other texts in their order."""
+    engine = DraftSpy("1\n")
+    model = Model("fake", engine, ByteTokenizer())
+    complete(model, snapshot_of(marked), max_new_tokens=64, n_candidates=2, nearby=nearby)
+    assert len(engine.drafts) == 2
+    for call, draft in zip(engine.calls, engine.drafts, strict=True):
+        assert draft is not None
+        assert bytes(draft([*call.token_ids, *b" alpha"])) == expected
+
+
+def test_each_candidate_guesses_anew() -> None:
+    """What one candidate taught the guesser is not true of the next."""
+    engine = DraftSpy("1\n")
+    model = Model("fake", engine, ByteTokenizer())
+    complete(model, snapshot_of("x = $0"), max_new_tokens=64, n_candidates=3)
+    assert len({id(draft) for draft in engine.drafts}) == 3
+
+
+def test_a_suggestion_is_found_again() -> None:
+    """Where it begins a guesser finds all of it, Windows line ends or not."""
+    marked = "a = 1\r\nif alpha:\r\n    $0\r\n"
+    source = suggestion_source(snapshot_of(marked), "beta = 2\r\n    gamma = 3")
+    assert source == "a = 1\nif alpha:\n    beta = 2\n    gamma = 3"
+    long = "x" * 100 + "$0"
+    assert suggestion_source(snapshot_of(long), " = 1").endswith("xxx = 1")
+    assert len(suggestion_source(snapshot_of(long), " = 1")) < 100
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "written"),
+    [
+        ("# Do it.\n$0", "alpha = 1\n# Next.\n", "alpha"),
+        ("if x:\n    # Do it.\n    $0", "    alpha = 1\n#", "a"),
+        ("x = alp$0", " alpha + 1\n", "h"),
+    ],
+    ids=["turn", "indented turn", "half-typed word"],
+)
+def test_what_was_written_by_the_stop_is_left(marked: str, script: str, written: str) -> None:
+    """It is no answer, but a guess of what would be inserted, from the cursor on."""
+    snapshot = snapshot_of(marked)
+    stopped = complete(fake_model(script), snapshot, max_new_tokens=64, stop=StopLater())
+    assert stopped.candidates == ()
+    assert stopped.written == written
+    (candidate,) = complete(fake_model(script), snapshot, max_new_tokens=64).candidates
+    assert candidate.insert_text.startswith(written)
+
+
+def test_of_several_candidates_the_greedy_one_is_left() -> None:
+    """A stop among the sampled ones leaves what is likeliest, and no answer either."""
+    scripts = iter(["alpha = 1\n#", "beta = 2\n#"])
+    stopped = complete(
+        fake_model(lambda _: next(scripts)),
+        snapshot_of("# Do it.\n$0"),
+        max_new_tokens=64,
+        n_candidates=2,
+        stop=StopLater(16),
+    )
+    assert stopped.candidates == ()
+    assert next(scripts, None) is None
+    assert stopped.written.strip() == "alpha = 1"
+
+
+def test_what_was_written_is_left_where_nothing_is_suggested() -> None:
+    """What stands after the cursor already is no suggestion, but it still was written."""
+    completion, _ = asked("x = 1\n$0\ny = 2\n", "y = 2\n")
+    assert completion.candidates == ()
+    assert completion.written == "y = 2"

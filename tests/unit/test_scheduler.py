@@ -1,7 +1,9 @@
 """One task at a time, the newest of each key; events and deadlines, no sleeping."""
 
+import gc
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from functools import partial
 
@@ -132,3 +134,234 @@ def test_close_stops_all_and_takes_no_more() -> None:
     assert not second.started.is_set()
     with pytest.raises(RuntimeError):
         submitted(scheduler, "c")
+
+
+class IdleTask(Task):
+    """The same, for when there is nothing else to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = threading.Event()
+        self.said = ""
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until something happens."""
+        self.stop = stop
+        self.said = self()
+        self.over.set()
+
+
+def idle(scheduler: Scheduler) -> IdleTask:
+    """Submit a new idle task."""
+    task = IdleTask()
+    scheduler.submit_idle(task.run)
+    return task
+
+
+def test_idle_work_waits_for_all_requests(scheduler: Scheduler) -> None:
+    """What nobody asked for never stands before what somebody waits for."""
+    first, first_result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    second, second_result = submitted(scheduler, "b")
+    later = idle(scheduler)
+    first.release.set()
+    assert first_result.result(DEADLINE_S) == "done"
+    assert second.started.wait(DEADLINE_S)
+    assert not later.started.is_set()
+    second.release.set()
+    assert second_result.result(DEADLINE_S) == "done"
+    assert later.started.wait(DEADLINE_S)
+
+
+def test_idle_work_ends_when_a_request_comes(scheduler: Scheduler) -> None:
+    """A request never waits for idle work, whichever document it is for."""
+    task = idle(scheduler)
+    assert task.started.wait(DEADLINE_S)
+    assert not task.stop.is_set()
+    request, result = submitted(scheduler, "a")
+    request.release.set()
+    assert result.result(DEADLINE_S) == "done"
+    assert task.said == "stopped"
+    assert not request.stop.is_set()
+
+
+def test_idle_work_that_has_not_begun_gives_way_to_a_request(scheduler: Scheduler) -> None:
+    """What was meant for the time before a request is not done after it."""
+    first, first_result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    never = idle(scheduler)
+    second, second_result = submitted(scheduler, "a")
+    second.release.set()
+    assert first_result.result(DEADLINE_S) == "stopped"
+    assert second_result.result(DEADLINE_S) == "done"
+    # The thread takes what there is in order, so this one would come after it.
+    last = idle(scheduler)
+    assert last.started.wait(DEADLINE_S)
+    assert not never.started.is_set()
+
+
+def test_the_newest_idle_work_takes_the_place_of_the_last(scheduler: Scheduler) -> None:
+    """Of what is worth doing ahead only the newest counts, begun or not."""
+    first = idle(scheduler)
+    assert first.started.wait(DEADLINE_S)
+    second, third = idle(scheduler), idle(scheduler)
+    assert third.started.wait(DEADLINE_S)
+    assert first.said == "stopped"
+    assert not second.started.is_set()
+    assert not third.stop.is_set()
+
+
+def test_stop_idle_ends_idle_work_alone(scheduler: Scheduler) -> None:
+    """A model that goes takes its idle work with it, and no request."""
+    task = idle(scheduler)
+    assert task.started.wait(DEADLINE_S)
+    scheduler.stop_idle()
+    assert task.over.wait(DEADLINE_S)
+    assert task.said == "stopped"
+    request, result = submitted(scheduler, "a")
+    assert request.started.wait(DEADLINE_S)
+    never = idle(scheduler)
+    scheduler.stop_idle()
+    assert not request.stop.is_set()
+    request.release.set()
+    assert result.result(DEADLINE_S) == "done"
+    last = idle(scheduler)
+    assert last.started.wait(DEADLINE_S)
+    assert not never.started.is_set()
+
+
+def test_stopping_a_key_leaves_idle_work(scheduler: Scheduler) -> None:
+    """An edit of one document is no reason to end what is done for another."""
+    task = idle(scheduler)
+    assert task.started.wait(DEADLINE_S)
+    scheduler.stop("a")
+    assert not task.stop.is_set()
+
+
+def test_idle_work_that_fails_hurts_nobody(
+    scheduler: Scheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged by its kind alone, and both requests and idle work go on."""
+    began = threading.Event()
+
+    def fail(_stop: threading.Event) -> None:
+        began.set()
+        raise ValueError("secret")
+
+    scheduler.submit_idle(fail)
+    assert began.wait(DEADLINE_S)
+    assert scheduler.submit("a", threading.Event(), lambda: 7).result(DEADLINE_S) == 7
+    assert idle(scheduler).started.wait(DEADLINE_S)
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_close_ends_idle_work_and_takes_no_more() -> None:
+    """At the end idle work stops, and new work is dropped without a word."""
+    scheduler = Scheduler()
+    task = idle(scheduler)
+    assert task.started.wait(DEADLINE_S)
+    scheduler.close()
+    late = idle(scheduler)
+    scheduler.wait(DEADLINE_S)
+    assert task.said == "stopped"
+    assert not late.started.is_set()
+
+
+def test_idle_work_that_waits_when_it_is_closed_never_runs() -> None:
+    """The last request is not followed by work that nobody can profit from."""
+    scheduler = Scheduler()
+    first, result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    waiting = idle(scheduler)
+    scheduler.close()
+    scheduler.wait(DEADLINE_S)
+    assert result.result(DEADLINE_S) == "stopped"
+    assert not waiting.started.is_set()
+
+
+def test_wait_joins_the_thread() -> None:
+    """Once it returns nothing of the model's runs any more; without a thread, at once."""
+    Scheduler().wait(DEADLINE_S)
+    scheduler = Scheduler()
+    first, result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    scheduler.close()
+    scheduler.wait(DEADLINE_S)
+    assert result.done()
+    assert result.result() == "stopped"
+
+
+def test_a_future_that_is_cancelled_before_its_turn_never_runs(scheduler: Scheduler) -> None:
+    """Who gave up while waiting costs the model nothing, and nobody behind it."""
+    first, first_result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    second, second_result = submitted(scheduler, "b")
+    third, third_result = submitted(scheduler, "c")
+    assert second_result.cancel()
+    first.release.set()
+    third.release.set()
+    assert first_result.result(DEADLINE_S) == "done"
+    assert third_result.result(DEADLINE_S) == "done"
+    assert not second.started.is_set()
+
+
+class Held:
+    """Stands for a model that a task holds."""
+
+
+def is_let_go(reference: "weakref.ref[Held]") -> bool:
+    """Wait until nobody holds it."""
+    waiting = threading.Event()
+    for _ in range(int(DEADLINE_S / 0.01)):
+        gc.collect()
+        if reference() is None:
+            return True
+        waiting.wait(0.01)
+    return False
+
+
+def _run(scheduler: Scheduler, held: Held) -> None:
+    scheduler.submit("a", threading.Event(), partial(id, held)).result(DEADLINE_S)
+
+
+def _run_failing(scheduler: Scheduler, held: Held) -> None:
+    with pytest.raises(TypeError):
+        scheduler.submit("a", threading.Event(), partial(len, held)).result(DEADLINE_S)  # type: ignore[arg-type]
+
+
+def _run_idle(scheduler: Scheduler, held: Held) -> None:
+    over = threading.Event()
+    scheduler.submit_idle(partial(lambda _held, _stop: over.set(), held))
+    assert over.wait(DEADLINE_S)
+
+
+def _stop_idle(scheduler: Scheduler, held: Held) -> None:
+    first, result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    scheduler.submit_idle(partial(lambda _held, _stop: None, held))
+    scheduler.stop_idle()
+    first.release.set()
+    assert result.result(DEADLINE_S) == "done"
+
+
+def _close(scheduler: Scheduler, held: Held) -> None:
+    first, _ = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    waiting = scheduler.submit("b", threading.Event(), partial(id, held))
+    scheduler.close()
+    assert waiting.cancelled()
+
+
+@pytest.mark.parametrize(
+    "use", [_run, _run_failing, _run_idle, _stop_idle, _close], ids=lambda use: use.__name__
+)
+def test_what_a_task_holds_is_let_go_when_it_ended(
+    use: Callable[[Scheduler, Held], None], scheduler: Scheduler
+) -> None:
+    """A model that nobody wants any more leaves the memory, though the thread stays."""
+    held = Held()
+    reference = weakref.ref(held)
+    use(scheduler, held)
+    del held
+    assert is_let_go(reference)
