@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Self
 
@@ -40,9 +39,12 @@ _N_CACHES = 2
 _FEWEST_POSITIONS = 64
 """A context that is shorter completes nothing."""
 _PREFILL_CHUNK = 128
-"""Tokens in one run; larger chunks are no faster."""
-_TIMED_TOKENS = 32
-"""The shortest chunk that tells how fast prompts are read."""
+"""Tokens in one run at most; larger chunks are no faster."""
+_SMALLEST_CHUNK = 8
+_CHUNK_S = 0.1
+"""How long a chunk may take that a newer request can end. What a chunk has read when it
+is ended is lost, so long chunks would read nothing while somebody types."""
+_PROBED_TOKENS = 32
 _BESIDE_WEIGHTS = 250_000_000
 """Bytes that a loaded model needs beside its weights and its cache, at most."""
 _WINDOWS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
@@ -186,7 +188,7 @@ class Engine:
         logits = self._session.run(slot.cache, [self.eos_token_id], last, range(1))
         if logits is None or logits.shape != (1, self.vocab_size):
             raise ValueError("its manifest is not that of its graph")
-        n_timed = min(_TIMED_TOKENS, self.context_length)
+        n_timed = min(_PROBED_TOKENS, self.context_length)
         self._advance([self.eos_token_id] * n_timed, n_timed - 1, None, slot)
         slot.token_ids = []
 
@@ -237,8 +239,8 @@ class Engine:
             PromptError: as for ``logits``.
         """
         context = self._checked(token_ids)
-        for end in range(_TIMED_TOKENS, len(context) + _TIMED_TOKENS, _TIMED_TOKENS):
-            # Between the chunks others may run; a short chunk loses little when it ends.
+        for end in range(_PREFILL_CHUNK, len(context) + _PREFILL_CHUNK, _PREFILL_CHUNK):
+            # Between the parts others may run.
             with self._lock:
                 slot = self._slot_for(context)
                 n_read = _common_prefix(slot.token_ids, context)
@@ -394,20 +396,26 @@ class Engine:
         reused = min(_common_prefix(slot.token_ids, context), first_row)
         slot.token_ids = context[:reused]
         parts = []
-        for start in range(reused, len(context), _PREFILL_CHUNK):
+        size = _PREFILL_CHUNK if stop is None else self._chunk_size()
+        for start in range(reused, len(context), size):
             if stop is not None and stop.is_set():
                 return None
-            chunk = context[start : start + _PREFILL_CHUNK]
+            chunk = context[start : start + size]
             rows = range(max(0, first_row - start), len(chunk))
             started = time.perf_counter()
             logits = self._session.run(slot.cache, chunk, start, rows, stop)
             if logits is None:
                 return None
-            if len(chunk) >= _TIMED_TOKENS:
+            if len(chunk) >= _SMALLEST_CHUNK:
                 self._measure(len(chunk) / (time.perf_counter() - started))
             parts.append(logits)
             slot.token_ids += chunk
         return parts[-1] if len(parts) == 1 else np.concatenate(parts)
+
+    def _chunk_size(self) -> int:
+        n_tokens = int(self._tokens_per_s * _CHUNK_S)
+        n_tokens -= n_tokens % _SMALLEST_CHUNK
+        return min(max(n_tokens, _SMALLEST_CHUNK), _PREFILL_CHUNK)
 
     def _measure(self, tokens_per_s: float) -> None:
         # Other programs come and go, so the newest measurement counts most, not alone.
@@ -425,11 +433,16 @@ def default_threads() -> int:
 
 
 def _common_prefix(cached: list[int], wanted: list[int]) -> int:
-    # Most steps extend what is cached, and comparing whole lists is fast.
-    if wanted[: len(cached)] == cached:
-        return len(cached)
-    pairs = zip(cached, wanted, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    # Comparing slices is a hundred times as fast as comparing their elements one by one.
+    low, high = 0, min(len(cached), len(wanted))
+    middle = high
+    while low < high:
+        if cached[low:middle] == wanted[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+        middle = (low + high + 1) // 2
+    return low
 
 
 def _is_worth_it(slot: _Slot, context: list[int]) -> bool:

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
@@ -131,6 +132,7 @@ class ModelHost:
             nearby=self._nearby(snapshot.uri, buffers),
         )
         future = self.scheduler.submit(snapshot.uri, stop, task)
+        future.add_done_callback(partial(self._keep_interrupted, snapshot))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -184,6 +186,14 @@ class ModelHost:
         # Whoever ends idle work, as another model or setting does, wants none of this.
         if completion.candidates and not stop.is_set():
             self.answers.remember(Answer(accepted, completion.candidates[0], None))
+
+    def _keep_interrupted(self, snapshot: Snapshot, future: "Future[Completion]") -> None:
+        """Keep what was written when a newer request came: it may go on the same way."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        completion = future.result()
+        if completion.written and not completion.candidates:
+            self._ahead = suggestion_source(snapshot, completion.written)
 
     def _nearby(self, uri: str, buffers: Sequence[str]) -> list[str]:
         latest = self.answers.latest(uri)

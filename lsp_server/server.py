@@ -28,7 +28,7 @@ from lsp_server.model_host import ModelHost, ModelLoader, Progress
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.settings import Settings, read_settings
-from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 _SECTION = "codegen"
 _STATUS = "codegen/status"
@@ -134,6 +134,7 @@ class CompletionServer(LanguageServer):
         self._n_loads = 0
         self._reloading: asyncio.Future[None] | None = None
         self._told_of_failure = False
+        self._checks: dict[tuple[str | None, str], asyncio.Future[Verdict]] = {}
         self._outdated: dict[str, asyncio.Event] = {}
 
     @property
@@ -381,21 +382,19 @@ class CompletionServer(LanguageServer):
             return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
         path = to_fs_path(snapshot.uri)
         project = self._project(path)
-        futures = [
-            asyncio.wrap_future(
-                self.checker.submit(
-                    CheckRequest(
-                        snapshot.text,
-                        snapshot.offset,
-                        candidate.insert_text,
-                        path=path,
-                        project=str(project) if project else None,
-                    )
+        futures = self._checks_of(
+            [
+                CheckRequest(
+                    snapshot.text,
+                    snapshot.offset,
+                    candidate.insert_text,
+                    path=path,
+                    project=str(project) if project else None,
                 )
-            )
-            for candidate in candidates
-        ]
-        all_checked: asyncio.Future[Any] = asyncio.gather(*futures)
+                for candidate in candidates
+            ]
+        )
+        all_checked: asyncio.Future[Any] = asyncio.gather(*map(asyncio.shield, futures))
         superseded: asyncio.Future[Any] = asyncio.ensure_future(outdated.wait())
         try:
             await asyncio.wait(
@@ -406,13 +405,30 @@ class CompletionServer(LanguageServer):
             # What was not checked in time is checked when it is shown again.
             verdicts = [f.result() if f.done() else None for f in futures]
         finally:
-            # A check that nobody waits for would only delay the next one.
             superseded.cancel()
             all_checked.cancel()
         return [
             Answer(snapshot, candidate, verdict)
             for candidate, verdict in zip(candidates, verdicts, strict=True)
         ]
+
+    def _checks_of(self, requests: list[CheckRequest]) -> "list[asyncio.Future[Verdict]]":
+        """Return the running checks of the texts that would result, or start them.
+
+        Whoever types along a suggestion asks about the same text again and again. A check
+        of any other text would only delay these.
+        """
+        running, self._checks = self._checks, {}
+        for request in requests:
+            text, offset = request.text, request.offset
+            key = (request.path, text[:offset] + request.insert_text + text[offset:])
+            check = running.pop(key, None)
+            if check is None or check.cancelled():
+                check = asyncio.wrap_future(self.checker.submit(request))
+            self._checks[key] = check
+        for check in running.values():
+            check.cancel()
+        return list(self._checks.values())
 
     def _project(self, path: str | None) -> Path | None:
         if path is None:

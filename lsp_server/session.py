@@ -30,7 +30,7 @@ _CUDA_OPTIONS = {
     # By default memory grows in powers of two, a third more than a model needs.
     "arena_extend_strategy": "kSameAsRequested",
 }
-_UNWATCHED_TOKENS = 16
+_UNWATCHED_TOKENS = 32
 _WATCH_S = 0.01
 """How often a watcher looks whether a running chunk is still wanted."""
 
@@ -158,7 +158,7 @@ class Session:
         # Asking the binding for its outputs would wrap every layer's cache again.
         logits = np.empty((len(rows), self._architecture.vocab_size), np.float32)
         cache.binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
-        # A few tokens are over sooner than a watcher would see that they are not wanted.
+        # A few tokens are over soon, and what they bring is kept.
         if stop is None or len(chunk) <= _UNWATCHED_TOKENS:
             self._session.run_with_iobinding(cache.binding)
             return logits

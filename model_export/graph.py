@@ -18,7 +18,7 @@ from onnx import (
 )
 
 from model_export.architecture import Architecture
-from model_export.precision import Precision
+from model_export.precision import Precision, quantized_names
 from model_export.weights import EMBEDDING, HEAD
 
 _ONNX_OPSET = 21
@@ -138,10 +138,10 @@ def _embedding(precision: Precision) -> NodeProto:
     quantization = precision.embedding
     if quantization is None:
         return _node("Gather", [EMBEDDING, "token_ids"], ["x.0"])
-    integers, scales, *points = (f"{EMBEDDING}.{part}" for part in quantization.suffixes())
+    integers, scales = quantized_names(EMBEDDING)
     return _node(
         "GatherBlockQuantized",
-        [integers, "token_ids", scales, *points],
+        [integers, "token_ids", scales],
         ["x.0"],
         domain=_MICROSOFT,
         gather_axis=0,
@@ -166,10 +166,10 @@ def _product(
     if quantization is None:
         inputs = [activations, weight, bias] if bias else [activations, weight]
         return _node("Gemm", inputs, [output], transB=1)
-    integers, scales, *points = (f"{weight}.{part}" for part in quantization.suffixes())
+    integers, scales = quantized_names(weight)
     return _node(
         "MatMulNBits",
-        [activations, integers, scales, *(points or [""]), *(["", bias] if bias else [])],
+        [activations, integers, scales, *(["", "", bias] if bias else [])],
         [output],
         domain=_MICROSOFT,
         K=width,

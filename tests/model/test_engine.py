@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +78,7 @@ class Runs:
     """What the model was run on."""
 
     n_tokens: int = 0
+    sizes: list[int] = field(default_factory=list)
     most_rows: int = 0
     after_each: Callable[[], object] = lambda: None
 
@@ -97,6 +98,7 @@ def watched(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Runs:
     ) -> FloatArray | None:
         logits = run(cache, chunk, n_past, rows, stop)
         runs.n_tokens += len(chunk)
+        runs.sizes.append(len(chunk))
         runs.most_rows = max(runs.most_rows, len(rows))
         runs.after_each()
         return logits
@@ -233,9 +235,13 @@ def test_any_length_can_be_read_ahead(n_tokens: int, engine: Engine, runs: Runs)
 
 
 def test_a_read_that_is_stopped_halfway_keeps_what_it_read(
-    engine: Engine, runs: Runs, alone: Callable[[list[int]], list[int]]
+    engine: Engine,
+    runs: Runs,
+    alone: Callable[[list[int]], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The work of an idle moment is not lost when somebody types, and nothing is wrong."""
+    monkeypatch.setattr("lsp_server.engine._PREFILL_CHUNK", 64)
     stop = threading.Event()
     calls = iter([None, stop.set])
 
@@ -730,3 +736,15 @@ def test_a_folder_for_cuda_is_not_run_on_the_cpu_by_name(cuda_folder: Path) -> N
     with pytest.raises(ModelLoadError, match="exported for cuda, not for cpu") as caught:
         Engine.open(cuda_folder, "cpu")
     assert "--device cpu" in str(caught.value)
+
+
+def test_chunks_that_may_be_ended_are_short_on_slow_machines(
+    engine: Engine, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who types while a long prompt is read loses little of it at each key."""
+    monkeypatch.setattr(engine, "_measure", lambda _speed: None)
+    for token_id, tokens_per_s, expected in ((1, 1.0, 8), (2, 350.0, 32), (3, 1e9, 128)):
+        monkeypatch.setattr(engine, "_tokens_per_s", tokens_per_s)
+        before = len(runs.sizes)
+        engine.prefill([token_id] * 200, never())
+        assert max(runs.sizes[before:]) == expected

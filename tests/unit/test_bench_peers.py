@@ -1,9 +1,14 @@
 """What the peer benchmark makes of its timings; no engine runs here."""
 
 import json
+import sys
+import venv
+from pathlib import Path
 
 import pytest
 
+from benchmarks import environments
+from benchmarks.environments import Environment, EnvironmentFailedError
 from benchmarks.report import (
     CONTEXTS,
     OURS,
@@ -106,7 +111,7 @@ def test_a_share_is_taken_within_rounds() -> None:
     bandwidths = {decode(100): [1e6, 5e5]}
     found = Report({"cpu": "a cpu"}, ARCHITECTURE, bandwidths, [ours])
     assert found.share(ours, 100) == pytest.approx(1.0)
-    assert found.bandwidth == 1e6
+    assert found.bandwidth == 7.5e5
 
 
 def test_limits_compare_caches_of_one_type() -> None:
@@ -190,3 +195,29 @@ def test_the_report_is_one_json_object() -> None:
     assert against["ours int8 kv32"] == {"decode 512": 0.5}
     assert labels["openvino int4 kv32"]["failure"] == "no wheel"
     assert {entry["is_reached"] for entry in written["limits"]} == {True, None}
+
+
+def test_an_environment_of_other_requirements_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new version of a peer is installed, not the old one measured."""
+    monkeypatch.setattr(environments, "cache_folder", lambda: tmp_path)
+    old, new = Environment("peer", ("peer==1",)), Environment("peer", ("peer==2",))
+    assert not old.is_made()
+    old.folder.mkdir(parents=True)
+    (old.folder / "requested.txt").write_text(f"{sys.version}\npeer==1")
+    assert old.is_made()
+    assert not new.is_made()
+
+
+def test_what_cannot_be_installed_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that is not to be had costs its own figures and no others."""
+    monkeypatch.setattr(environments, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(venv, "create", lambda *_, **__: None)
+    peer = Environment("peer", ("./missing-1-py3-none-any.whl",))
+    monkeypatch.setattr(Environment, "python", Path(sys.executable))
+    with pytest.raises(EnvironmentFailedError, match="missing"):
+        peer.make()
+    assert not peer.is_made()

@@ -23,19 +23,14 @@ from model_export.precision import (
 )
 from model_export.weights import Weight
 
-EVERY_KIND = [
-    Quantization(bits, block_size, has_zero_points)
-    for bits in (4, 8)
-    for block_size in (16, 32, 128)
-    for has_zero_points in (False, True)
-]
+EVERY_KIND = [Quantization(bits, block_size) for bits in (4, 8) for block_size in (16, 32, 128)]
 
 
 def dequantized(rows: "np.ndarray[Any, Any]", kind: Quantization) -> "np.ndarray[Any, Any]":
-    """Return what the integers, scales and zero points of some rows stand for."""
-    levels, scales, points = quantize_rows(rows, kind)
-    middle = 1 << (kind.bits - 1) if points is None else points[..., None]
-    values = (levels.astype(np.float32) - middle) * scales[..., None]
+    """Return what the integers and scales of some rows stand for."""
+    levels, scales = quantize_rows(rows, kind)
+    middle = 1 << (kind.bits - 1)
+    values: np.ndarray[Any, Any] = (levels.astype(np.float32) - middle) * scales[..., None]
     return values.reshape(len(rows), -1)[:, : rows.shape[1]]
 
 
@@ -47,9 +42,9 @@ def test_no_weight_is_off_by_more_than_its_step(
 ) -> None:
     """Rounding errs by about one step of its block, whatever the shape."""
     rows = np.random.default_rng(seed).normal(0, 1, (n_rows, width)).astype(np.float32)
-    _, scales, _ = quantize_rows(rows, kind)
+    _, scales = quantize_rows(rows, kind)
     steps = np.repeat(np.abs(scales), kind.block_size, axis=1)[:, :width]
-    # Without zero points one end of the range is a level short.
+    # One end of the range is a level short.
     assert (np.abs(dequantized(rows, kind) - rows) <= 1.01 * steps).all()
 
 

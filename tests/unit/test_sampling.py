@@ -126,3 +126,27 @@ def test_log_softmax_agrees_with_the_definition(rows: list[list[float]]) -> None
         total = largest + math.log(math.fsum(math.exp(x - largest) for x in row))
         # Large logits leave float32 no more than this.
         assert values == pytest.approx([x - total for x in row], abs=5e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])
+def test_large_vocabularies_are_sampled_as_small_ones_are(seed: int, spread: float) -> None:
+    """Looking at the likeliest tokens only changes no choice, flat or steep."""
+    rng = np.random.default_rng(seed)
+    logits = np.round(rng.standard_normal(5000) * spread, 2).astype(np.float32)
+    allowed = rng.random(5000) < 0.9
+
+    def chosen() -> int | None:
+        return choose_token(
+            logits,
+            allowed,
+            np.random.default_rng(seed),
+            temperature=0.6,
+            top_k=0,
+            top_p=0.95,
+        )
+
+    fast = chosen()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lsp_server.sampling._ENOUGH", 5000)
+        assert chosen() == fast
