@@ -4,6 +4,7 @@
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class _CTranslate2(Worker):
             include_prompt_in_result=False,
             callback=note,
         )
-        return [end - start for start, end in zip(times, times[1:], strict=False)], found
+        return [end - start for start, end in pairwise(times)], found
 
 
 if __name__ == "__main__":

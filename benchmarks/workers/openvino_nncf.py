@@ -58,6 +58,8 @@ def open_worker(job: Job) -> Worker:
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": job.n_threads,
         "KV_CACHE_PRECISION": _KV_TYPES[job.kv_type],
+        # A quarter faster in prefill than its default of 32, and the same in decode.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128,
     }
     return _OpenVino(core.compile_model(model, "CPU", options))
 

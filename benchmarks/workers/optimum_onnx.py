@@ -40,7 +40,7 @@ def open_worker(job: Job) -> Worker:
 
 class _Optimum(CachedWorker):
     settings = "its own export and ORTModelForCausalLM with IO binding and all graph passes"
-    packages = ("optimum-onnx", "onnxruntime-gpu")
+    packages = ("optimum-onnx", "onnxruntime", "onnxruntime-gpu")
 
     def __init__(self, model: ORTModelForCausalLM) -> None:
         super().__init__()

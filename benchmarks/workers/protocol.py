@@ -11,14 +11,14 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import version
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from random import Random
 from typing import Literal, TextIO
 
-STREAM_TOKENS = 2048
+_STREAM_TOKENS = 2048
 _STREAM_IDS = range(3, 5000)
 """Ids that every tokenizer has and none gives a special meaning."""
 _CHECKED_TOKENS = 100
@@ -190,7 +190,7 @@ def _serve(job: Job, open_worker: Open, answers: TextIO) -> None:
             "load_s": load_s,
             "best_tokens": [worker.best_token(prompt) for prompt in prompts],
             "settings": worker.settings,
-            "versions": {name: version(name) for name in worker.packages},
+            "versions": _versions(worker.packages),
         }
     )
     for line in sys.stdin:
@@ -200,6 +200,15 @@ def _serve(job: Job, open_worker: Open, answers: TextIO) -> None:
             answer({"cannot": str(error)})
         except Exception as error:  # noqa: BLE001  Engines raise what they like.
             answer({"failed": f"{type(error).__name__}: {error}"})
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        # onnxruntime has another name where it has no CUDA.
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _visit(worker: Worker, visit: Visit) -> list[float]:
@@ -217,14 +226,9 @@ def _visit(worker: Worker, visit: Visit) -> list[float]:
 
 @lru_cache
 def _stream(seed: int) -> list[int]:
-    return Random(seed).choices(_STREAM_IDS, k=STREAM_TOKENS)
+    return Random(seed).choices(_STREAM_IDS, k=_STREAM_TOKENS)  # noqa: S311  No secret.
 
 
 def to_json(job_or_visit: Job | Visit) -> str:
     """Return one line for a worker."""
     return json.dumps(asdict(job_or_visit))
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the size of all files of a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
