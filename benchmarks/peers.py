@@ -55,6 +55,7 @@ _TYPED_TOKENS = 2
 """A typed character changes the last token, and may make one more."""
 _SETTLE_S = 0.2
 """After an engine's turn, for its threads to stop spinning."""
+_MOST_USED_BY_OTHERS = 0.05
 _WIDTH = 120
 
 
@@ -242,6 +243,8 @@ def show(report: Report, console: Console) -> None:
         f"{report.bandwidth / 1e9:.1f} GB/s; {n_rounds} rounds of {_DECODED_TOKENS} tokens at "
         f"each context; other programs used {machine['used_by_others']:.0%} of the processors"
     )
+    if machine["used_by_others"] > _MOST_USED_BY_OTHERS:
+        console.print("[red]That is too much: measure again when the machine is idle.[/red]")
     console.print(_medians(report))
     console.print(_ratios(report))
     for result in report.results:
