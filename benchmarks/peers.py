@@ -47,7 +47,7 @@ from model_export.architecture import Architecture, read_architecture
 from model_export.errors import ExportError, NotACheckpointError
 
 _QUICK_ROUNDS, _QUICK_S = 3, 9.5 * 60
-_ROUNDS, _FULL_S = 10, 28 * 60
+_ROUNDS, _FULL_S = 10, 17 * 60
 """No round is begun that would end later, counted from the start."""
 _DECODED_TOKENS = 16
 _BLOCK_TOKENS = 4
