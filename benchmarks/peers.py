@@ -167,7 +167,7 @@ def measure(
     """Run all engines that can be run here.
 
     Raises:
-        CheckpointError: ``checkpoint`` is no folder of a CodeGen model.
+        NotACheckpointError: ``checkpoint`` is no folder of a CodeGen model.
     """
     n_rounds, budget_s = (_QUICK_ROUNDS, _QUICK_S) if is_quick else (_ROUNDS, _FULL_S)
     end = time.monotonic() + budget_s
@@ -340,7 +340,7 @@ def run(options: argparse.Namespace) -> int:
     None.
 
     Raises:
-        CheckpointError: ``model`` is no folder of a CodeGen model.
+        NotACheckpointError: ``model`` is no folder of a CodeGen model.
     """
     console = Console()
     if not console.is_terminal:
