@@ -19,14 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from lsp_server.engine import Engine
+from lsp_server.loading import open_model
 from lsp_server.models import embedded_checkpoint
 from lsp_server.sampling import log_softmax
+from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
 
 _PACKAGES = ("click==8.1.7", "tqdm==4.66.4")
 _PRECISIONS = ("fp32", "int8", "int4")
 _WINDOW = 512
+_LONG_WINDOW = 2048
+_POSITIONS = ((0, 512), (512, 1024), (1024, 2047))
 _SEED = 0
 
 
@@ -48,15 +52,29 @@ def held_out_files(folder: Path) -> list[str]:
     return texts
 
 
-def windows(texts: list[str], tokenizer: Tokenizer, eos: int, n: int) -> list[list[int]]:
+def windows(
+    texts: list[str], tokenizer: Tokenizer, eos: int, n: int, length: int = _WINDOW
+) -> list[list[int]]:
     """Return ``n`` windows of token ids, each after the end-of-text id."""
     found = []
     for text in texts:
         token_ids = tokenizer.encode(text).token_ids
-        for start in range(0, len(token_ids) - _WINDOW + 1, _WINDOW - 1):
-            found.append([eos, *token_ids[start : start + _WINDOW - 1]])
+        for start in range(0, len(token_ids) - length + 1, length - 1):
+            found.append([eos, *token_ids[start : start + length - 1]])
     order = np.random.default_rng(_SEED).permutation(len(found))[:n]
     return [found[index] for index in order]
+
+
+def cache_costs(folder: Path, texts: list[str]) -> list[float]:
+    """Return by how many percent an int8 KV cache raises bits per byte, by position."""
+    nats = []
+    for kv_cache in ("float", "int8"):
+        model = open_model(folder, Settings(kv_cache=kv_cache))
+        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+        chosen = windows(texts, tokenizer, model.engine.eos_token_id, 1000, _LONG_WINDOW)
+        values = [model.engine.log_probabilities(window, 1) for window in chosen]
+        nats.append([sum(float(v[a:b].sum()) for v in values) for a, b in _POSITIONS])
+    return [100 * (ours / floats - 1) for floats, ours in zip(*nats, strict=True)]
 
 
 def main() -> None:
@@ -92,7 +110,10 @@ def main() -> None:
                 f"{100 * (bits / base_bits - 1):+.2f} %",
                 f"{100 * (all_best == base_best).mean():.1f} %",
             )
+        costs = cache_costs(Path(scratch, "int8"), texts)
     Console().print(table)
+    for (start, end), cost in zip(_POSITIONS, costs, strict=True):
+        print(f"int8 with an int8 KV cache, positions {start} to {end}: {cost:+.3f} %")
 
 
 if __name__ == "__main__":
