@@ -90,7 +90,10 @@ class Engine:
         self._slots: list[_Slot] = []
         self._n_uses = 0
         self._tokens_per_s = 0.0
-        self._is_token = np.arange(self.vocab_size) < manifest.n_tokens
+        self._end_token_ids = frozenset(manifest.end_token_ids)
+        self._may_follow = np.arange(self.vocab_size) < manifest.n_tokens
+        self._may_follow[manifest.special_token_ids] = False
+        self._may_follow[manifest.end_token_ids] = True
         self._lock = threading.Lock()
 
     @classmethod
@@ -130,7 +133,7 @@ class Engine:
                 f"{folder} was exported for {manifest.device}, not for {device}; export "
                 f"the checkpoint again with --device {device}"
             )
-        _check_memory(folder, manifest)
+        check_memory(folder, manifest)
         if n_threads is None:
             n_threads = default_threads()
         elif not 1 <= n_threads <= (os.cpu_count() or 1):
@@ -296,7 +299,7 @@ class Engine:
     ) -> Iterator[tuple[int, float]]:
         """Yield token ids and their natural log-probabilities under the unmodified model.
 
-        The end-of-text id ends it and is not yielded; so do the end of the context,
+        An id that ends texts ends it and is not yielded; so do the end of the context,
         ``stop`` within one token, and ``allowed`` where nothing is. ``allowed`` gets the
         ids generated so far and returns a mask (vocab_size,), or None for any. ``draft`` gets
         the whole context and guesses what follows; a guess changes how many tokens one
@@ -336,13 +339,13 @@ class Engine:
                     mask = None if allowed is None else allowed(generated)
                     token_id = choose_token(
                         row,
-                        self._is_token if mask is None else self._is_token & mask,
+                        self._may_follow if mask is None else self._may_follow & mask,
                         rng,
                         temperature=temperature,
                         top_k=top_k,
                         top_p=top_p,
                     )
-                    if token_id is None or token_id == self.eos_token_id:
+                    if token_id is None or token_id in self._end_token_ids:
                         return
                     context.append(token_id)
                     generated.append(token_id)
@@ -486,7 +489,7 @@ def _check_whole(folder: Path, manifest: Manifest, graph_file: str) -> None:
             )
 
 
-def _check_memory(folder: Path, manifest: Manifest) -> None:
+def check_memory(folder: Path, manifest: Manifest) -> None:
     """Refuse before loading what would drive the machine into swapping."""
     if manifest.device != "cpu":
         return
@@ -504,7 +507,7 @@ def _check_memory(folder: Path, manifest: Manifest) -> None:
 def _check_runs_here(folder: Path, manifest: Manifest) -> None:
     """Refuse what another version may have written and this one would run wrongly."""
     for what, found, known in (
-        ("the family", manifest.family, ("codegen",)),
+        ("the family", manifest.architecture.family, ("codegen", "llama")),
         ("the device", manifest.device, ("cpu", "cuda")),
         ("the precision", manifest.precision, _PRECISIONS),
         ("a cache of type", manifest.kv_cache_type, _CACHE_TYPES),
@@ -515,7 +518,8 @@ def _check_runs_here(folder: Path, manifest: Manifest) -> None:
                 f"({', '.join(known)}); export the checkpoint again"
             )
     vocab_size = manifest.architecture.vocab_size
-    is_sane = 0 < manifest.n_tokens <= vocab_size and 0 <= manifest.eos_token_id < vocab_size
+    ids = [manifest.eos_token_id, *manifest.end_token_ids, *manifest.special_token_ids]
+    is_sane = 0 < manifest.n_tokens <= vocab_size and 0 <= min(ids) <= max(ids) < vocab_size
     if not is_sane or not 0 < manifest.context_length <= manifest.architecture.context_length:
         raise ModelLoadError(
             f"{folder} has a manifest that contradicts itself; export the checkpoint again"

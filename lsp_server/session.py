@@ -47,7 +47,7 @@ class CacheScales:
 class KVCache:
     """Memory for the keys and values of one text.
 
-    ``values`` holds, layer by layer, keys and values (1, n_heads, n_positions, head_dim).
+    ``values`` holds, layer by layer, keys and values (1, n_kv_heads, n_positions, head_dim).
     """
 
     binding: Any
@@ -103,14 +103,14 @@ class Session:
     def cache_bytes(self, n_positions: int) -> int:
         """Return the size of a KV cache."""
         architecture = self._architecture
-        width = architecture.n_heads * architecture.head_dim
+        width = architecture.n_kv_heads * architecture.head_dim
         item = np.dtype(self._cache_type).itemsize
         return 2 * architecture.n_layers * width * n_positions * item
 
     def new_cache(self, n_positions: int) -> KVCache:
         """Return an empty KV cache; memory is used as it fills."""
         architecture = self._architecture
-        shape = [1, architecture.n_heads, n_positions, architecture.head_dim]
+        shape = [1, architecture.n_kv_heads, n_positions, architecture.head_dim]
         binding = self._session.io_binding()
         values = []
         for layer in range(architecture.n_layers):

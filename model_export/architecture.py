@@ -1,33 +1,50 @@
-"""The facts of a CodeGen model that decide its graph; reads config.json and no weights."""
+"""The facts of a model that decide its graph; reads config.json and no weights.
+
+CodeGen 1 and 2 are one family, CodeGen 2.5 is of the other: Llama's.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from model_export.errors import DamagedCheckpointError, UnsupportedArchitectureError
 
 _CODEGEN_VOCAB_SIZE = 51200
 _GPT2_END_OF_TEXT = 50256
 _CODEGEN2_HEAD_DIMS = (128, 256)
-_DEFAULT_ROTARY_DIM = 64
-_DEFAULT_EPSILON = 1e-5
+_CODEGEN_ROTARY_DIM = 64
+_ROTARY_BASE = 10000.0
+
+ROTARY_AS_PAIRS = "rotary_as_pairs"
+"""Our own key of a configuration: whether rotary embedding turns neighbouring numbers, as
+GGUF files of Llama are stored for, or those half a head apart."""
+
+Family = Literal["codegen", "llama"]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Shapes and constants of one CodeGen model; all sizes are in elements."""
+    """Shapes and constants of one model; all sizes are in elements."""
 
+    family: Family
     n_layers: int
     n_heads: int
+    n_kv_heads: int
+    """Heads of keys and values; fewer than ``n_heads`` are shared by groups of queries."""
     head_dim: int
     d_model: int
     d_ff: int
     rotary_dim: int
+    rotary_base: float
+    rotary_as_pairs: bool
+    """Whether rotary embedding turns neighbouring numbers of a head."""
     vocab_size: int
     context_length: int
-    layer_norm_epsilon: float
+    norm_epsilon: float
+    has_tied_head: bool
+    """Whether the embedding is the head's weight too."""
     mp_num: int
-    """In how many groups the checkpoint packs q, v and k: 4 or 8 (CodeGen 2)."""
+    """In how many groups the checkpoint packs q, v and k: 4 or 8 (CodeGen 2), 1 if none."""
 
 
 _LARGEST = 1 << 20
@@ -41,36 +58,41 @@ def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Arch
     CTranslate2's: CodeGen 2's configurations hold ``head_dim`` 128 or 256.
 
     Raises:
-        UnsupportedArchitectureError: the model is not of the CodeGen architecture.
+        UnsupportedArchitectureError: the model is of neither family, or uses a part of
+            its family that no CodeGen model has.
         DamagedCheckpointError: a value is missing or makes no sense.
     """
-    model_type = config.get("model_type")
-    if model_type != "codegen":
-        classes = config.get("architectures")
-        names = ", ".join(map(str, classes)) if isinstance(classes, list) else ""
-        found = model_type or names or "unnamed"
-        raise UnsupportedArchitectureError(
-            f"the checkpoint's architecture is {found!r}; supported is 'codegen' "
-            "(Salesforce CodeGen 1 and 2)"
-        )
-    activation = config.get("activation_function", "gelu_new")
-    if activation != "gelu_new":
-        raise UnsupportedArchitectureError(
-            f"the checkpoint's activation is {activation!r}; CodeGen's is 'gelu_new'"
-        )
-    n_heads = _positive(config, "n_head")
-    d_model = _positive(config, "n_embd")
-    if d_model % n_heads:
-        raise DamagedCheckpointError(
-            f"config.json: n_embd {d_model} is not a multiple of n_head {n_heads}"
-        )
-    head_dim = d_model // n_heads
-    rotary_dim = _positive(config, "rotary_dim", _DEFAULT_ROTARY_DIM)
+    match config.get("model_type"):
+        case "codegen":
+            architecture = _codegen(config, mp_num)
+        case "llama":
+            architecture = _llama(config)
+        case model_type:
+            classes = config.get("architectures")
+            names = ", ".join(map(str, classes)) if isinstance(classes, list) else ""
+            found = model_type or names or "unnamed"
+            raise UnsupportedArchitectureError(
+                f"the checkpoint's architecture is {found!r}; supported are 'codegen' "
+                "(Salesforce CodeGen 1 and 2) and 'llama' (CodeGen 2.5 and others)"
+            )
+    head_dim, rotary_dim = architecture.head_dim, architecture.rotary_dim
     # These are the limits of GroupQueryAttention's rotary kernels.
     if head_dim % 16 or rotary_dim % 16 or rotary_dim > head_dim:
         raise UnsupportedArchitectureError(
             f"head size {head_dim} with rotary_dim {rotary_dim} is not supported: both "
             "must be multiples of 16, and rotary_dim no larger than the head"
+        )
+    return architecture
+
+
+def _codegen(config: dict[str, Any], mp_num: int | None) -> Architecture:
+    """See transformers' configuration_codegen.py."""
+    _expect(config, "activation_function", "gelu_new")
+    n_heads = _positive(config, "n_head")
+    d_model = _positive(config, "n_embd")
+    if d_model % n_heads:
+        raise DamagedCheckpointError(
+            f"config.json: n_embd {d_model} is not a multiple of n_head {n_heads}"
         )
     if mp_num is None:
         mp_num = 8 if config.get("head_dim") in _CODEGEN2_HEAD_DIMS else 4
@@ -79,16 +101,60 @@ def read_architecture(config: dict[str, Any], mp_num: int | None = None) -> Arch
             f"n_head {n_heads} cannot be split into mp_num {mp_num} groups"
         )
     return Architecture(
+        family="codegen",
         n_layers=_positive(config, "n_layer"),
         n_heads=n_heads,
-        head_dim=head_dim,
+        n_kv_heads=n_heads,
+        head_dim=d_model // n_heads,
         d_model=d_model,
         d_ff=_positive(config, "n_inner", 4 * d_model),
-        rotary_dim=rotary_dim,
+        rotary_dim=_positive(config, "rotary_dim", _CODEGEN_ROTARY_DIM),
+        rotary_base=_ROTARY_BASE,
+        rotary_as_pairs=True,
         vocab_size=_positive(config, "vocab_size"),
         context_length=_positive(config, "n_positions", 2048),
-        layer_norm_epsilon=_epsilon(config),
+        norm_epsilon=_number(config, "layer_norm_epsilon", 1e-5),
+        has_tied_head=False,
         mp_num=mp_num,
+    )
+
+
+def _llama(config: dict[str, Any]) -> Architecture:
+    """See transformers' configuration_llama.py."""
+    _expect(config, "hidden_act", "silu")
+    _expect(config, "attention_bias", False)
+    _expect(config, "mlp_bias", False)
+    scaling = config.get("rope_scaling")
+    if scaling is not None:
+        raise UnsupportedArchitectureError(
+            f"the checkpoint stretches its rotary embedding ({scaling!r}), which is not "
+            "supported"
+        )
+    n_heads = _positive(config, "num_attention_heads")
+    n_kv_heads = _positive(config, "num_key_value_heads", n_heads)
+    d_model = _positive(config, "hidden_size")
+    head_dim = _positive(config, "head_dim", max(1, d_model // n_heads))
+    if n_heads % n_kv_heads:
+        raise DamagedCheckpointError(
+            f"config.json: num_attention_heads {n_heads} is not a multiple of "
+            f"num_key_value_heads {n_kv_heads}"
+        )
+    return Architecture(
+        family="llama",
+        n_layers=_positive(config, "num_hidden_layers"),
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        d_model=d_model,
+        d_ff=_positive(config, "intermediate_size"),
+        rotary_dim=head_dim,
+        rotary_base=_number(config, "rope_theta", _ROTARY_BASE),
+        rotary_as_pairs=config.get(ROTARY_AS_PAIRS) is True,
+        vocab_size=_positive(config, "vocab_size"),
+        context_length=_positive(config, "max_position_embeddings", 2048),
+        norm_epsilon=_number(config, "rms_norm_eps", 1e-6),
+        has_tied_head=config.get("tie_word_embeddings") is True,
+        mp_num=1,
     )
 
 
@@ -117,12 +183,20 @@ def _positive(config: dict[str, Any], key: str, default: int | None = None) -> i
     return value
 
 
-def _epsilon(config: dict[str, Any]) -> float:
-    value = config.get("layer_norm_epsilon")
+def _number(config: dict[str, Any], key: str, default: float) -> float:
+    value = config.get(key)
     if value is None:
-        value = _DEFAULT_EPSILON
-    if not isinstance(value, float) or not math.isfinite(value) or value <= 0:
+        value = default
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
         raise DamagedCheckpointError(
-            f"config.json: layer_norm_epsilon must be a small number above 0, not {value!r}"
+            f"config.json: {key} must be a number above 0, not {value!r}"
         )
-    return value
+    return float(value)
+
+
+def _expect(config: dict[str, Any], key: str, expected: str | bool) -> None:
+    value = config.get(key)
+    if value is not None and value != expected:
+        raise UnsupportedArchitectureError(
+            f"the checkpoint's {key} is {value!r}; supported is {expected!r}"
+        )

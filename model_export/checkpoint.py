@@ -1,4 +1,4 @@
-"""Opens a checkpoint folder: its configuration and its tensors, whatever file holds them.
+"""Opens a checkpoint: its configuration and its tensors, whatever files hold them.
 
 It must not know what the tensors mean, nor hold the data of more than one of them.
 """
@@ -14,7 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from model_export.errors import DamagedCheckpointError, NotACheckpointError
+from model_export.gguf_file import read_gguf
 from model_export.stored_tensor import StoredTensor
+from model_export.tokenizer import TokenizerTables
 from model_export.torch_bin import read_bin
 
 # safetensors asks numpy for "bfloat16" by name, which ml_dtypes makes known to it.
@@ -25,42 +27,67 @@ _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder, opened. Reading a tensor may raise DamagedCheckpointError."""
+    """A checkpoint, opened. Reading a tensor may raise DamagedCheckpointError."""
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, StoredTensor]
     files: tuple[Path, ...]
     """The files that hold the configuration and the tensors."""
+    tokenizer_tables: TokenizerTables | None = None
+    """The vocabulary, where it lies in the same file."""
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open the checkpoint in ``folder``; safetensors are preferred to ``.bin``.
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a GGUF file, or the checkpoint in a folder.
+
+    In a folder safetensors are preferred to ``.bin``, and a GGUF file counts where it is
+    the only one and no ``config.json`` stands beside it.
 
     Raises:
         NotACheckpointError: there is no configuration or no weights.
         DamagedCheckpointError: a file is missing, truncated or not what it should be.
         UnsafePickleError: a ``.bin`` file asks for more than tensors.
     """
-    config_path = folder / "config.json"
     # Even to ask whether a file is there may be forbidden.
     try:
-        if not folder.is_dir():
-            raise NotACheckpointError(f"{folder} is not a folder")
-        if not config_path.is_file():
-            raise NotACheckpointError(
-                f"{folder} is no checkpoint: it holds no config.json that can be read"
-            )
-        config = _read_json(config_path)
-        weight_files = _weight_files(folder)
-        tensors: dict[str, StoredTensor] = {}
-        for path in weight_files:
-            read = _read_safetensors if path.suffix == ".safetensors" else read_bin
-            tensors |= read(path)
+        gguf_path = _gguf_file(path)
+        if gguf_path is not None:
+            config, tensors, tables = read_gguf(gguf_path)
+            return Checkpoint(gguf_path.parent, config, tensors, (gguf_path,), tables)
+        return _open_folder(path)
     except OSError as error:
         raise DamagedCheckpointError(
-            f"{error.filename or folder} cannot be read: {error.strerror or error}"
+            f"{error.filename or path} cannot be read: {error.strerror or error}"
         ) from error
+
+
+def _gguf_file(path: Path) -> Path | None:
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    found = list(path.glob("*.gguf"))
+    if len(found) > 1:
+        raise NotACheckpointError(f"{path} holds {len(found)} GGUF files; name one of them")
+    return found[0] if found else None
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    config_path = folder / "config.json"
+    if not folder.is_dir():
+        raise NotACheckpointError(f"{folder} is neither a folder nor a GGUF file")
+    if not config_path.is_file():
+        raise NotACheckpointError(
+            f"{folder} is no checkpoint: it holds no config.json that can be read, and no "
+            "GGUF file"
+        )
+    config = _read_json(config_path)
+    weight_files = _weight_files(folder)
+    tensors: dict[str, StoredTensor] = {}
+    for path in weight_files:
+        read = _read_safetensors if path.suffix == ".safetensors" else read_bin
+        tensors |= read(path)
     return Checkpoint(folder, config, tensors, (config_path, *weight_files))
 
 

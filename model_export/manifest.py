@@ -21,7 +21,7 @@ INT8_CACHE_GRAPH_FILE = "model.int8cache.onnx"
 DATA_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever an older engine could not run a newer folder, or the reverse."""
 
 _HASH_CHUNK_BYTES = 1 << 20
@@ -41,6 +41,8 @@ class Source:
 
     name: str
     sha256: str
+    revision: str = ""
+    """The commit of a model of the Hub."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,6 @@ class Manifest:
 
     format_version: int
     codegen_lsp_version: str
-    family: str
     architecture: Architecture
     precision: str
     device: str
@@ -57,6 +58,10 @@ class Manifest:
     """Of ``GRAPH_FILE``."""
     context_length: int
     eos_token_id: int
+    end_token_ids: list[int]
+    """Each of them ends a text; the id above is one of them."""
+    special_token_ids: list[int]
+    """They stand for no text and are never generated."""
     n_tokens: int
     """Ids from here to vocab_size are padding that no text has; never sampled."""
     can_infill: bool

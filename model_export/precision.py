@@ -1,23 +1,26 @@
 """How weights are stored: as floats, or as small integers with scales; pure numpy.
 
-It knows nothing of CodeGen and nothing of ONNX but the layout that MatMulNBits and
+It knows nothing of ONNX but the layout that MatMulNBits and
 GatherBlockQuantized read (onnxruntime, docs/ContribOperators.md).
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from model_export.architecture import Architecture
 from model_export.errors import UnsupportedPrecisionError
-from model_export.weights import FloatArray, Weight
+from model_export.weights import EMBEDDING, HEAD, FloatArray, Weight, product_names
 
 PRECISIONS = ("auto", "fp32", "fp16", "int8", "int4")
 DEVICES = ("cpu", "cuda")
 
 _INT8_PARAMETERS = 3_000_000_000
 """Up to here ``auto`` is int8 on a CPU; larger models would decode too slowly."""
+_SMALLEST_BLOCK = 16
+"""Of MatMulNBits and GatherBlockQuantized."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class Quantization:
 
     bits: int
     block_size: int
+
+    def fitted(self, width: int) -> Self:
+        """Return it with the largest block that cuts rows of this width without a rest."""
+        size = self.block_size
+        while size > _SMALLEST_BLOCK and width % size:
+            size //= 2
+        return self if width % size else replace(self, block_size=size)
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,24 @@ class Precision:
     products: Quantization | None = None
     embedding: Quantization | None = None
 
+    def for_product(self, width: int) -> Quantization | None:
+        """Return how the weight of a matrix product is stored; rows end in whole blocks."""
+        return self.products and self.products.fitted(width)
+
+    def for_embedding(self, width: int) -> Quantization | None:
+        """Return how the rows that tokens look up are stored.
+
+        GatherBlockQuantized returns whole blocks, so rows that end inside one stay floats.
+        """
+        quantization = self.embedding and self.embedding.fitted(width)
+        return quantization if quantization and width % quantization.block_size == 0 else None
+
 
 # Chosen by bits per byte and argmax agreement on code that the embedded model never saw,
 # and by speed at 350M; benchmarks/precisions.py repeats it, the README has the table.
 _INT8 = Quantization(bits=8, block_size=128)
-# Smaller blocks lose less (of 32: 1.2 % instead of 1.7), and decode a third more slowly.
+# Smaller blocks lose less (of 32: 1.1 % instead of 1.7), and decode a third more slowly.
+# Zero points gain nothing (of 32: 1.4 %), with the range of each block by least squares.
 _INT4 = Quantization(bits=4, block_size=128)
 
 
@@ -75,37 +98,32 @@ def choose_precision(name: str, device: str, n_parameters: int) -> Precision:
     return Precision(name, float_type)
 
 
-def without_padding(precision: Precision, width: int) -> Precision:
-    """Return the precision for an embedding of this width.
-
-    GatherBlockQuantized returns whole blocks, so rows that end inside one stay floats.
-    """
-    quantization = precision.embedding
-    if quantization is None or width % quantization.block_size == 0:
-        return precision
-    return replace(precision, embedding=None)
-
-
 def in_precision(
-    weights: Iterable[Weight], precision: Precision, products: frozenset[str], embedding: str
+    weights: Iterable[Weight], precision: Precision, architecture: Architecture
 ) -> list[Weight]:
     """Return the weights as they are stored, some in several parts.
 
-    ``products`` names the matrices of matrix products, ``embedding`` the one whose rows
-    are looked up; all else is stored as floats.
+    Matrices of products and the embedding may be small integers; all else is floats. A
+    tied head has the embedding's bytes under another name and shape.
     """
+    products = product_names(architecture)
     stored = []
     for weight in weights:
         quantization = None
         if weight.name in products:
-            quantization = precision.products
-        elif weight.name == embedding:
-            quantization = precision.embedding
+            quantization = precision.for_product(weight.shape[1])
+        elif weight.name == EMBEDDING:
+            quantization = precision.for_embedding(weight.shape[1])
         if quantization is None:
             stored.append(_as_float(weight, precision.float_type))
+            continue
+        parts = _quantized(weight, quantization, precision.float_type)
+        if weight.name == EMBEDDING:
+            stored += _as_table(*parts)
+            if architecture.has_tied_head:
+                stored += _shared(parts)
         else:
-            is_table = weight.name == embedding
-            stored += _quantized(weight, quantization, precision.float_type, is_table)
+            stored += parts
     return stored
 
 
@@ -141,9 +159,9 @@ def _as_float(weight: Weight, float_type: str) -> Weight:
 
 
 def _quantized(
-    weight: Weight, quantization: Quantization, float_type: str, is_table: bool
-) -> list[Weight]:
-    """Return the integers and the scales of a matrix as weights.
+    weight: Weight, quantization: Quantization, float_type: str
+) -> tuple[Weight, Weight]:
+    """Return the integers and the scales of a matrix as weights for MatMulNBits.
 
     The integers stream; the scales, a few percent of them, are kept from that pass for
     their own turn, so the parts are to be written in this order.
@@ -151,7 +169,6 @@ def _quantized(
     n_rows, width = weight.shape
     bits, size = quantization.bits, quantization.block_size
     n_blocks = -(-width // size)
-    block_bytes = size * bits // 8
     kept_scales: list[FloatArray] = []
 
     def integers() -> Iterator["np.ndarray[Any, Any]"]:
@@ -164,13 +181,23 @@ def _quantized(
         while kept_scales:
             yield kept_scales.pop(0).astype(float_type)
 
-    row_shape = (n_blocks * block_bytes,) if is_table else (n_blocks, block_bytes)
-    scales_shape = (n_rows, n_blocks) if is_table else (n_rows * n_blocks,)
     quantized, scale = quantized_names(weight.name)
-    return [
-        Weight(quantized, (n_rows, *row_shape), integers, "uint8"),
-        Weight(scale, scales_shape, scales, float_type),
-    ]
+    return (
+        Weight(quantized, (n_rows, n_blocks, size * bits // 8), integers, "uint8"),
+        Weight(scale, (n_rows, n_blocks), scales, float_type),
+    )
+
+
+def _as_table(integers: Weight, scales: Weight) -> tuple[Weight, Weight]:
+    """Return the parts of a matrix for GatherBlockQuantized, which has no axis of blocks."""
+    n_rows, n_blocks, block_bytes = integers.shape
+    return replace(integers, shape=(n_rows, n_blocks * block_bytes)), scales
+
+
+def _shared(parts: tuple[Weight, Weight]) -> Iterator[Weight]:
+    """Yield the parts of the embedding as the head's."""
+    for part, name in zip(parts, quantized_names(HEAD), strict=True):
+        yield replace(part, name=name, same_as=part.name)
 
 
 def quantized_names(name: str) -> tuple[str, str]:

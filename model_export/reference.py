@@ -77,7 +77,7 @@ def ours_logits(folder: Path, token_ids: Sequence[int]) -> Logits:
     session = onnxruntime.InferenceSession(
         folder / GRAPH_FILE, providers=["CPUExecutionProvider"]
     )
-    shape = (1, architecture.n_heads, manifest.context_length, architecture.head_dim)
+    shape = (1, architecture.n_kv_heads, manifest.context_length, architecture.head_dim)
     n_tokens = len(token_ids)
     inputs: dict[str, Any] = {
         f"past_{kind}_{layer}": np.zeros(shape, np.float32)

@@ -444,7 +444,7 @@ def reciting(text: list[int]) -> Draft:
 
 def clear_steps(engine: Engine, prompt: list[int], tokens: list[int], tie: float) -> int:
     """Return how many tokens come before the first whose choice is a near tie."""
-    logits = np.where(engine._is_token, engine.logits(prompt + tokens), -np.inf)
+    logits = np.where(engine._may_follow, engine.logits(prompt + tokens), -np.inf)
     best_two = np.sort(logits[len(prompt) - 1 : -1], -1)[:, -2:]
     is_tie = best_two[:, 1] - best_two[:, 0] < tie
     return int(is_tie.argmax()) if is_tie.any() else len(tokens)

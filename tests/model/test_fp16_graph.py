@@ -57,7 +57,7 @@ def graph_logits(
     )
     binding = session.io_binding()
     architecture = manifest.architecture
-    cache_shape = (1, architecture.n_heads, manifest.context_length, architecture.head_dim)
+    cache_shape = (1, architecture.n_kv_heads, manifest.context_length, architecture.head_dim)
     for layer in range(architecture.n_layers):
         for kind in ("key", "value"):
             zeros = np.zeros(cache_shape, manifest.kv_cache_type)

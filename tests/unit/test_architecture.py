@@ -67,7 +67,7 @@ def test_the_published_models_are_understood(
     assert architecture.mp_num == mp_num
     assert architecture.d_ff == 4 * n_embd
     assert (architecture.vocab_size, architecture.context_length) == (51200, 2048)
-    assert architecture.layer_norm_epsilon == 1e-5
+    assert architecture.norm_epsilon == 1e-5
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,83 @@ def test_the_published_models_are_understood(
 def test_only_codegen2_head_sizes_mean_eight_groups(head_dim: object, mp_num: int) -> None:
     """The rule for CodeGen 2 looks at config.json's own head_dim and at nothing else."""
     assert read_architecture(changed(head_dim=head_dim)).mp_num == mp_num
+
+
+CODEGEN25 = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 51200,
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+}
+SMOLLM2 = CODEGEN25 | {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+
+
+def test_codegen25_is_a_llama() -> None:
+    """Its configuration says what Llama's does, with a head for each key."""
+    architecture = read_architecture(CODEGEN25)
+
+    assert (architecture.family, architecture.mp_num) == ("llama", 1)
+    assert (architecture.n_layers, architecture.d_model, architecture.d_ff) == (32, 4096, 11008)
+    assert (architecture.n_heads, architecture.n_kv_heads, architecture.head_dim) == (
+        32,
+        32,
+        128,
+    )
+    assert (architecture.rotary_dim, architecture.rotary_base) == (128, 10000.0)
+    assert (architecture.rotary_as_pairs, architecture.has_tied_head) == (False, False)
+    assert (architecture.context_length, architecture.norm_epsilon) == (2048, 1e-6)
+
+
+def test_smollm2_shares_keys_and_its_embedding() -> None:
+    """Three queries share a key, and the head is the embedding."""
+    architecture = read_architecture(SMOLLM2)
+
+    assert (architecture.n_heads, architecture.n_kv_heads, architecture.head_dim) == (9, 3, 64)
+    assert (architecture.rotary_base, architecture.has_tied_head) == (100000.0, True)
+
+
+UNSUPPORTED_LLAMAS = {
+    "stretched": ({"rope_scaling": {"rope_type": "llama3"}}, "rotary embedding"),
+    "gelu": ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    "biases": ({"attention_bias": True}, "attention_bias is True"),
+    "odd head": ({"head_dim": 72}, "head size 72"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), UNSUPPORTED_LLAMAS.values(), ids=UNSUPPORTED_LLAMAS
+)
+def test_a_llama_with_parts_that_our_graph_lacks_is_refused(
+    changes: dict[str, Any], named: str
+) -> None:
+    """What transformers would compute and our graph would not is named."""
+    with pytest.raises(UnsupportedArchitectureError, match=named):
+        read_architecture(CODEGEN25 | changes)
+
+
+@pytest.mark.parametrize("changes", [{"num_key_value_heads": 5}, {"rope_theta": 0}])
+def test_a_llama_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+    """Keys are shared by groups of the same size, and angles have a base."""
+    with pytest.raises(DamagedCheckpointError, match=min(changes)):
+        read_architecture(CODEGEN25 | changes)
 
 
 def test_the_number_of_groups_can_be_given() -> None:
@@ -106,7 +183,7 @@ def test_an_inner_size_of_its_own_is_kept() -> None:
 
 
 UNSUPPORTED = {
-    "llama": ({"model_type": "llama"}, "llama"),
+    "mistral": ({"model_type": "mistral"}, "mistral"),
     "gpt2": ({"model_type": "gpt2"}, "gpt2"),
     "class only": ({"model_type": None, "architectures": ["OPTModel"]}, "OPTModel"),
     "nothing": ({"model_type": None, "architectures": None}, "unnamed"),
@@ -156,7 +233,7 @@ def test_an_epsilon_that_makes_no_sense_is_refused(value: object) -> None:
 
 def test_a_missing_epsilon_is_codegens() -> None:
     """A null epsilon means the default, as everywhere in config.json."""
-    assert read_architecture(changed(layer_norm_epsilon=None)).layer_norm_epsilon == 1e-5
+    assert read_architecture(changed(layer_norm_epsilon=None)).norm_epsilon == 1e-5
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     for path in (tmp_path / "file", tmp_path / "absent"):
-        with pytest.raises(NotACheckpointError, match="is not a folder"):
+        with pytest.raises(NotACheckpointError, match="is neither a folder"):
             open_checkpoint(path)
 
 

@@ -14,7 +14,12 @@ from transformers import CodeGenTokenizer, CodeGenTokenizerFast
 from lsp_server.errors import ModelLoadError
 from lsp_server.tokenizer import Tokenizer
 from model_export.errors import TokenizerError
-from model_export.tokenizer import read_tokenizer
+from model_export.tokenizer import (
+    can_infill,
+    end_token_ids,
+    read_tokenizer,
+    special_token_ids,
+)
 from tests.checkpoints import EMBEDDED
 
 END_OF_TEXT = "<|endoftext|>"
@@ -163,6 +168,60 @@ def test_the_end_of_text_stays_special_when_it_is_added_twice(tmp_path: Path) ->
     assert read_tokenizer(folder).to_str() == expected
 
 
+INFILL = ["<|python|>", "<sep>", "<eom>", "<mask_2>", "<mask_1>"]
+
+
+def write_codegen2(folder: Path) -> Path:
+    """Write the three files with tokens after the whitespace, as CodeGen 2's have them."""
+    change_added(lambda added: added.update({t: 6144 + i for i, t in enumerate(INFILL)}))(
+        write_parts(folder)
+    )
+    return folder
+
+
+def write_unmarked(folder: Path) -> Path:
+    """Write the same as one tokenizer.json that says of no token that it is special."""
+    data = json.loads(read_tokenizer(write_codegen2(folder)).to_str())
+    for token in data["added_tokens"]:
+        token |= {"special": False, "normalized": True}
+    (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("write_folder", [write_codegen2, write_unmarked])
+def test_tokens_that_stand_for_no_text_are_special(
+    write_folder: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """CodeGen 2's tokens are never generated, whichever files say them; whitespace is."""
+    tokenizer = read_tokenizer(write_folder(tmp_path))
+
+    assert can_infill(tokenizer)
+    assert special_token_ids(tokenizer) == [6105, *range(6144, 6149)]
+    assert end_token_ids(tokenizer, 2) == [2, 6105, 6146]
+
+
+@pytest.fixture(scope="module", params=[write_codegen2, write_unmarked])
+def served_codegen2(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    """Return the server's tokenizer of a CodeGen 2 vocabulary."""
+    return Tokenizer(read_tokenizer(request.param(tmp_path_factory.mktemp("codegen2"))))
+
+
+@given(
+    text=st.lists(st.sampled_from([*INFILL, END_OF_TEXT, " ", "  ", "\t", "é"])).map("".join)
+)
+def test_a_special_token_in_a_text_is_text(text: str, served_codegen2: Tokenizer) -> None:
+    """A file that speaks of <mask_1> holds eight characters, each in its place."""
+    encoded = served_codegen2.encode(text)
+
+    assert not {6105, *range(6144, 6149)} & set(encoded.token_ids)
+    assert served_codegen2.decode(encoded.token_ids) == text
+    for token_id, (start, end) in zip(encoded.token_ids, encoded.spans, strict=True):
+        token = served_codegen2.decode([token_id])
+        assert token == text[start:end] or text[start:end] == "é"
+
+
 def test_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
     """A tokenizer.json that was saved from a training script does not cut prompts."""
     tokenizer = tokenizers.Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
@@ -260,12 +319,40 @@ def test_a_vocabulary_that_is_not_whole_is_refused(
 
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+WORDS = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", "invert": False}
+
+
+def sequence(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the change to several pre-tokenizers."""
+    return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": list(parts)}}
+
+
 UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
     "a normalizer that panics": ({"normalizer": PRECOMPILED}, "tokenizer"),
     "lower case": ({"normalizer": {"type": "Lowercase"}}, "changes the text"),
     "NFKD": ({"normalizer": {"type": "NFKD"}}, "changes the text"),
     "a prefix space": ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "space"),
     "whitespace": ({"pre_tokenizer": {"type": "Whitespace"}}, "splits text as Whitespace"),
+    "no words": (
+        {"pre_tokenizer": BYTE_LEVEL | {"use_regex": False}},
+        "splits text as ByteLevel",
+    ),
+    "no words but digits": (
+        sequence(DIGITS, BYTE_LEVEL | {"use_regex": False}),
+        "splits text as Digits, ByteLevel",
+    ),
+    "spaces removed": (
+        sequence(WORDS | {"behavior": "Removed"}, BYTE_LEVEL),
+        "splits text as Split, ByteLevel",
+    ),
+    "bytes before the last": (sequence(BYTE_LEVEL, DIGITS), "splits text as ByteLevel, Digits"),
+    "a sequence in a sequence": (
+        sequence(sequence(DIGITS)["pre_tokenizer"], BYTE_LEVEL),
+        "splits text as Sequence, ByteLevel",
+    ),
+    "a sequence of none": (sequence(), "splits text as Sequence"),
+    "a late prefix space": (sequence(DIGITS, BYTE_LEVEL | {"add_prefix_space": True}), "space"),
     "no pre-tokenizer": ({"pre_tokenizer": None}, "splits text as None"),
     "words": (
         {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}},
@@ -288,6 +375,36 @@ def test_a_tokenizer_of_another_kind_is_refused(
         read_tokenizer(tmp_path)
 
     assert len(str(caught.value).splitlines()) == 1
+
+
+EXACT = {
+    "digits": sequence(DIGITS, BYTE_LEVEL),
+    "words": sequence(WORDS, BYTE_LEVEL | {"use_regex": False}),
+    "digits, words and GPT-2": sequence(DIGITS, WORDS | {"invert": True}, BYTE_LEVEL),
+}
+
+
+@pytest.fixture(scope="module", params=EXACT.values(), ids=list(EXACT))
+def split_otherwise(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    """Return the server's tokenizer of a vocabulary with other exact pre-tokenizers."""
+    folder = tmp_path_factory.mktemp("split")
+    data = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps(data | request.param), encoding="utf-8")
+    return Tokenizer(read_tokenizer(folder))
+
+
+@given(text=codelike)
+def test_other_ways_to_split_are_as_exact(text: str, split_otherwise: Tokenizer) -> None:
+    """A tokenizer that splits elsewhere still loses nothing, and its words are spans."""
+    encoded = split_otherwise.encode(text)
+
+    assert split_otherwise.decode(encoded.token_ids) == text
+    for word in set(encoded.pre_tokens):
+        places = [i for i, number in enumerate(encoded.pre_tokens) if number == word]
+        start, end = encoded.spans[places[0]][0], encoded.spans[places[-1]][1]
+        assert split_otherwise.decode([encoded.token_ids[i] for i in places]) == text[start:end]
 
 
 @pytest.mark.parametrize("part", [{"dropout": 0.5}, {"end_of_word_suffix": "</w>"}])

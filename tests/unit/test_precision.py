@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lsp_server.engine import Engine
 from lsp_server.models import embedded_checkpoint
 from model_export import export
+from model_export.architecture import read_architecture
 from model_export.errors import UnsupportedPrecisionError
 from model_export.precision import (
     Precision,
@@ -22,6 +23,7 @@ from model_export.precision import (
     quantize_rows,
 )
 from model_export.weights import Weight
+from tests.checkpoints import codegen_config
 
 EVERY_KIND = [Quantization(bits, block_size) for bits in (4, 8) for block_size in (16, 32, 128)]
 
@@ -63,10 +65,10 @@ def test_onnxruntime_reads_the_layout_as_we_write_it(kind: Quantization, width: 
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 1, (24, width)).astype(np.float32)
     x = rng.normal(0, 1, (3, width)).astype(np.float32)
-    weight = Weight("w", rows.shape, lambda: iter((rows[:10], rows[10:])))
-    stored = in_precision(
-        [weight], Precision("test", "float32", products=kind), frozenset({"w"}), ""
-    )
+    weight = Weight("lm_head.weight", rows.shape, lambda: iter((rows[:10], rows[10:])))
+    precision = Precision("test", "float32", products=kind)
+    kind = kind.fitted(width)
+    stored = in_precision([weight], precision, read_architecture(codegen_config()))
     parts = {part.name: np.concatenate(list(part.blocks())) for part in stored}
     assert {part.name: part.shape for part in stored} == {
         part.name: parts[part.name].reshape(part.shape).shape for part in stored
@@ -99,6 +101,14 @@ def test_onnxruntime_reads_the_layout_as_we_write_it(kind: Quantization, width: 
     )
     (y,) = session.run(None, {"x": x})
     np.testing.assert_allclose(y, x @ dequantized(rows, kind).T, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("width", "block_size"), [(1024, 128), (576, 64), (96, 32), (48, 16), (200, 128), (1, 128)]
+)
+def test_blocks_shrink_until_rows_end_with_one(width: int, block_size: int) -> None:
+    """Padding costs bytes at every token, so it is the last resort."""
+    assert Quantization(8, 128).fitted(width) == Quantization(8, block_size)
 
 
 @pytest.mark.parametrize(
