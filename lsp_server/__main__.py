@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from lsp_server import commands
+from lsp_server import commands, model_commands
 from lsp_server.errors import ServingError
 from model_export.errors import ExportError
 
@@ -52,12 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     export = _command(subparsers, "export", commands.export, "make a checkpoint ready to run")
-    export.add_argument("checkpoint", help="a checkpoint folder or a Hub id")
-    export.add_argument("--output", metavar="DIR", help="default: the user's cache")
     export.add_argument(
-        "--precision", choices=("auto", "fp32", "fp16", "int8", "int4"), default="auto"
+        "checkpoint", help="a checkpoint folder, a .gguf file, a name or a Hub id"
     )
-    export.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    export.add_argument("--output", metavar="DIR", help="default: the user's cache")
+    _add_precision(export)
     _add_json(export)
 
     complete = _command(subparsers, "complete", commands.complete, "complete at one position")
@@ -91,6 +90,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(synthesize)
 
+    models = _command(
+        subparsers, "models", model_commands.list_models, "list the models and what is here"
+    )
+    _add_offline(models)
+    _add_json(models)
+    remove = _command(
+        models.add_subparsers(metavar="ACTION"),
+        "remove",
+        model_commands.remove,
+        "remove a model from this machine",
+        # What stood before "remove" holds.
+        argument_default=argparse.SUPPRESS,
+    )
+    remove.add_argument("name")
+    _add_offline(remove)
+    _add_json(remove)
+
+    pull = _command(
+        subparsers, "pull", model_commands.pull, "fetch a model and make it ready to run"
+    )
+    pull.add_argument("name", help="see `codegen-lsp models`; or a Hub id, a folder, a .gguf")
+    _add_precision(pull)
+    _add_offline(pull)
+    _add_json(pull)
+
     demo = _command(subparsers, "demo", commands.demo, "show a multi-turn example")
     _add_model(demo)
 
@@ -120,8 +144,11 @@ def _command(
     name: str,
     run: "commands.Command",
     help_text: str,
+    argument_default: str | None = None,
 ) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(name, help=help_text, description=help_text)
+    parser = subparsers.add_parser(
+        name, help=help_text, description=help_text, argument_default=argument_default
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -130,9 +157,20 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
-        help="an exported folder, a checkpoint folder or a model's name; default: the "
-        "small embedded model",
+        help="a name of `codegen-lsp models`, a Hub id that was pulled, an exported folder or "
+        "a checkpoint; default: the small embedded model",
     )
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "fp16", "int8", "int4"), default="auto"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+
+def _add_offline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offline", action="store_true", help="do not touch the network")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ Only here and in the LSP layer do errors become messages for a person.
 import argparse
 import codecs
 import difflib
-import json
 import os
 import sys
 import time
@@ -22,12 +21,14 @@ from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ServingError
+from lsp_server.model_commands import fetched
 from lsp_server.models import export_folder
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
 from lsp_server.settings import Settings
 from lsp_server.synthesis import WrittenTurn
 from lsp_server.synthesis import synthesize as synthesize_text
+from lsp_server.terminal import print_json, progress_bar
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 Command = Callable[[argparse.Namespace], int]
@@ -70,19 +71,14 @@ class Folder:
 
 def serve(options: argparse.Namespace) -> int:
     """Run the language server until its client leaves."""
+    from lsp_server.local_models import LocalModels
     from lsp_server.server import create_server
     from lsp_server.server_log import log_to_stderr
 
     log_to_stderr()
     checker = CheckWorker()
     defaults = Settings(model=options.model, device=options.device)
-
-    def load(settings: Settings, progress: Callable[[int, int], None]) -> Model:
-        from lsp_server.loading import load_model
-
-        return load_model(settings, progress)
-
-    server = create_server(load, checker, defaults)
+    server = create_server(LocalModels(), checker, defaults)
     try:
         if options.tcp is None:
             server.start_io()
@@ -92,7 +88,7 @@ def serve(options: argparse.Namespace) -> int:
         raise ServingError(f"port {options.tcp} cannot be used: {error.strerror}") from error
     finally:
         server.host.close()
-        server.host.scheduler.wait(_CLOSING_S)
+        server.host.wait(_CLOSING_S)
         checker.close()
     # As LSP asks: a client that leaves without a word is an error.
     return 0 if server.was_shut_down else 1
@@ -103,16 +99,17 @@ def export(options: argparse.Namespace) -> int:
     from model_export import export as export_checkpoint
 
     output = Path(options.output or export_folder(options.checkpoint, options.device))
-    with _progress_bar("exporting") as progress:
+    source = fetched(options.checkpoint)
+    with progress_bar("exporting") as progress:
         manifest = export_checkpoint(
-            options.checkpoint,
+            source,
             output,
             precision=options.precision,
             device=options.device,
             progress=progress,
         )
     if options.json:
-        _print_json(manifest.to_json())
+        print_json(manifest.to_json())
     else:
         size = sum(record.size for record in manifest.files.values())
         print(f"{output}: {manifest.precision}, {size / 1e6:.0f} MB")
@@ -154,7 +151,7 @@ def complete(options: argparse.Namespace) -> int:
         return 0
     start, _ = line_of(text, offset)
     cursor = {"line": options.line, "character": n_code_units(text[start:offset])}
-    _print_json(
+    print_json(
         {
             "model": model.name,
             "items": [
@@ -210,7 +207,7 @@ def synthesize(options: argparse.Namespace) -> int:
     if options.write and result != text:
         _replace_text(path, result)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "model": model.name,
                 "turns": [_turn_json(turn) for turn in turns],
@@ -241,7 +238,7 @@ def doctor(options: argparse.Namespace) -> int:
     with _checking() as check:
         report = examine(lambda: _open(options.model), check)
     if options.json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         for name, value in report.lines():
             print(f"{name:<22} {value}")
@@ -271,7 +268,7 @@ def bench(options: argparse.Namespace) -> int:
 def _open(name: str | None) -> Model:
     from lsp_server.loading import load_model
 
-    with _progress_bar("exporting") as progress:
+    with progress_bar("exporting") as progress:
         return load_model(Settings(model=name), progress)
 
 
@@ -370,21 +367,3 @@ def _print_verdict(verdict: Verdict) -> None:
 def _describe(verdict: Verdict) -> str:
     problems = "; ".join(problem.message for problem in verdict.problems)
     return f"{verdict.verdict}: {problems}" if problems else str(verdict.verdict)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value))
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows progress on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

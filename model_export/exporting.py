@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from tokenizers import Tokenizer
 
 from model_export.architecture import end_of_text_id, read_architecture
-from model_export.checkpoint import open_checkpoint
+from model_export.checkpoint import Checkpoint, open_checkpoint
 from model_export.errors import (
     DamagedCheckpointError,
     NoRoomError,
@@ -24,7 +25,7 @@ from model_export.errors import (
     OutputError,
 )
 from model_export.graph import StoredWeight, build_graph
-from model_export.hub import download_checkpoint
+from model_export.hub import Fetched, download_checkpoint
 from model_export.manifest import (
     DATA_FILE,
     FORMAT_VERSION,
@@ -38,9 +39,15 @@ from model_export.manifest import (
     is_exported_folder,
     write_manifest,
 )
-from model_export.precision import choose_precision, in_precision, without_padding
-from model_export.tokenizer import can_infill, read_tokenizer
-from model_export.weights import EMBEDDING, Weight, graph_weights, product_names
+from model_export.precision import choose_precision, in_precision
+from model_export.tokenizer import (
+    can_infill,
+    end_token_ids,
+    read_tokenizer,
+    special_token_ids,
+    tokenizer_of_tables,
+)
+from model_export.weights import Weight, graph_weights
 
 _ALIGNMENT = 4096
 """Weights start on a page, so that the engine can map them."""
@@ -51,7 +58,7 @@ Progress = Callable[[int, int], None]
 
 
 def export(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Fetched,
     output: str | Path,
     *,
     precision: str = "auto",
@@ -59,7 +66,7 @@ def export(
     mp_num: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Export a checkpoint folder or Hub id into the folder ``output``.
+    """Export a checkpoint folder, .gguf file or Hub id into the folder ``output``.
 
     The folder is written beside its place and renamed, so it is whole or absent; an
     exported folder that stands there already is replaced. ``progress`` is called with
@@ -69,11 +76,11 @@ def export(
         ExportError: one of its subclasses, with a message for a person.
     """
     choose_precision(precision, device, 0)
-    source = _source_folder(checkpoint)
-    opened = open_checkpoint(source)
+    source = _source(checkpoint)
+    opened = open_checkpoint(source.path)
     architecture = read_architecture(opened.config, mp_num)
     weights = graph_weights(opened.tensors, architecture)
-    tokenizer = read_tokenizer(source)
+    tokenizer = _tokenizer(opened)
     eos_token_id = end_of_text_id(opened.config)
     n_tokens = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
     if max(n_tokens - 1, eos_token_id) >= architecture.vocab_size:
@@ -83,9 +90,7 @@ def export(
         )
     n_parameters = sum(math.prod(weight.shape) for weight in weights)
     chosen = choose_precision(precision, device, n_parameters)
-    chosen = without_padding(chosen, architecture.d_model)
-    products = product_names(architecture.n_layers)
-    weights = in_precision(weights, chosen, products, EMBEDDING)
+    weights = in_precision(weights, chosen, architecture)
     stored = list(_layout(weights))
     with _replaced(Path(output)) as folder:
         _check_room(folder, stored[-1].offset + stored[-1].length)
@@ -102,16 +107,17 @@ def export(
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             codegen_lsp_version=version("codegen-lsp"),
-            family="codegen",
             architecture=architecture,
             precision=chosen.name,
             device=device,
             kv_cache_type=chosen.float_type,
             context_length=architecture.context_length,
             eos_token_id=eos_token_id,
+            end_token_ids=end_token_ids(tokenizer, eos_token_id),
+            special_token_ids=special_token_ids(tokenizer),
             n_tokens=n_tokens,
             can_infill=can_infill(tokenizer),
-            source=Source(_source_name(checkpoint), file_sha256(*opened.files)),
+            source=Source(source.name, file_sha256(*opened.files), source.revision),
             files={
                 DATA_FILE: FileRecord((folder / DATA_FILE).stat().st_size, data_hash),
                 **{name: _record(folder / name) for name in small_files},
@@ -121,11 +127,19 @@ def export(
     return manifest
 
 
-def _source_folder(checkpoint: str | Path) -> Path:
-    folder = Path(checkpoint)
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    if checkpoint.tokenizer_tables is not None:
+        return tokenizer_of_tables(checkpoint.tokenizer_tables)
+    return read_tokenizer(checkpoint.folder, model_type=checkpoint.config["model_type"])
+
+
+def _source(checkpoint: str | Path | Fetched) -> Fetched:
+    if isinstance(checkpoint, Fetched):
+        return checkpoint
+    path = Path(checkpoint)
     try:
-        if folder.exists():
-            return folder
+        if path.exists():
+            return Fetched(path, path.resolve().name)
     except OSError as error:
         raise NotACheckpointError(
             f"{checkpoint} cannot be read: {error.strerror or error}"
@@ -135,17 +149,15 @@ def _source_folder(checkpoint: str | Path) -> Path:
     raise NotACheckpointError(f"{checkpoint} is neither a folder nor a Hub id")
 
 
-def _source_name(checkpoint: str | Path) -> str:
-    folder = Path(checkpoint)
-    return folder.resolve().name if folder.exists() else str(checkpoint)
-
-
 def _layout(weights: list[Weight]) -> Iterator[StoredWeight]:
     offset = 0
+    places: dict[str, int] = {}
     for weight in weights:
         length = math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
-        yield StoredWeight(weight.name, weight.dtype, weight.shape, offset, length)
-        offset += -(-length // _ALIGNMENT) * _ALIGNMENT
+        place = places.setdefault(weight.same_as or weight.name, offset)
+        yield StoredWeight(weight.name, weight.dtype, weight.shape, place, length)
+        if not weight.same_as:
+            offset += -(-length // _ALIGNMENT) * _ALIGNMENT
 
 
 def _write_weights(
@@ -160,6 +172,8 @@ def _write_weights(
     written = 0
     with path.open("wb") as file:
         for weight, place in zip(weights, stored, strict=True):
+            if weight.same_as:
+                continue
             padding = bytes(place.offset - written)
             file.write(padding)
             digest.update(padding)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lsp_server.models import embedded_checkpoint
+from tests.fake_hub import REPO, REVISION, running
 
 pytestmark = pytest.mark.e2e
 
@@ -158,7 +159,7 @@ def _not_utf8(folder: Path) -> Path:
         (["complete", "{file}", "--line", "0", "--character", "0", "--model", "{empty}"],
          "config.json"),
         (["complete", "{file}", "--line", "0", "--character", "0", "--model", "no/model"],
-         "codegen-lsp export no/model"),
+         "codegen-lsp pull no/model"),
         (["export", "{empty}", "--output", "{out}"], "config.json"),
         (["export", "{missing}", "--output", "{out}"], "neither a folder nor a Hub id"),
         (["export", "{tiny}", "--output", "{folder}"], "no exported folder"),
@@ -167,6 +168,12 @@ def _not_utf8(folder: Path) -> Path:
         (["export", "{tiny}", "--output", "{out}", "--device", "cuda", "--precision", "fp32"],
          "CUDA"),
         (["synthesize", "{missing}"], "missing"),
+        (["pull", "{missing}"], "neither a folder nor a Hub id"),
+        (["pull", "nothing"], "codegen-lsp models"),
+        (["pull", "../model"], "codegen-lsp models"),
+        (["pull", "{empty}"], "config.json"),
+        (["models", "remove", "nothing"], "nothing of nothing is on this machine"),
+        (["models", "remove", "{folder}"], "codegen-lsp models"),
     ],
 )  # fmt: skip
 def test_what_fails_says_so_in_one_line(
@@ -194,7 +201,8 @@ def test_what_fails_says_so_in_one_line(
 @pytest.mark.parametrize(
     "arguments",
     [[], ["complete", "x.py"], ["complete", "x.py", "--line", "-1", "--character", "0"],
-     ["serve", "--tcp", "99999"], ["export", "x", "--precision", "fp8"]],
+     ["serve", "--tcp", "99999"], ["export", "x", "--precision", "fp8"], ["pull"],
+     ["models", "remove"], ["models", "delete", "x"]],
 )  # fmt: skip
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     """Wrong words are told apart from failures."""
@@ -246,3 +254,74 @@ def test_other_languages_are_not_checked_as_python(exported: Path, tmp_path: Pat
     answer = _json("complete", path, "--line", "3", "--character", "99", "--model", exported)
     assert answer["items"]
     assert {item["check"]["verdict"] for item in answer["items"]} == {"unchecked"}
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that has all caches, which are empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "caches/huggingface"))
+    return tmp_path / "caches"
+
+
+def test_a_model_of_the_hub_is_pulled_used_and_removed(
+    caches: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a broken download to a completion, and nothing of it is left in the end."""
+    files = {path.name: path.read_bytes() for path in embedded_checkpoint().iterdir()}
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with running(files) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.cut_after["model.safetensors"] = 1_000_000
+        run = _run("pull", REPO, status=1)
+        assert (run.stdout, run.stderr.count("\n")) == ("", 1)
+        assert not (caches / "codegen-lsp").exists()
+        hub.cut_after.clear()
+        pulled = _json("pull", REPO)
+        assert (pulled["name"], pulled["revision"]) == (REPO, REVISION)
+        asked = len(hub.asked)
+        assert "is already here" in _run("pull", REPO).stdout
+        assert len(hub.asked) == asked
+        assert _json("pull", REPO, "--precision", "int4")["precision"] == "int4"
+    assert _json("pull", REPO, "--offline", "--precision", "int8")["precision"] == "int8"
+    position = ("--line", "3", "--character", "0")
+    assert _json("complete", file, *position, "--model", REPO)["model"] == REPO
+    assert REPO in _run("models").stdout
+    removed = _json("models", "remove", REPO)
+    assert removed["name"] == REPO
+    assert len(removed["removed"]) == 2
+    assert not list((caches / "codegen-lsp/exports").iterdir())
+    assert not list(caches.glob("huggingface/hub/models--*"))
+    _run("models", "remove", REPO, status=1)
+
+
+def test_models_lists_what_there_is(caches: Path) -> None:
+    """Each model has every key that others read; a size is real once the model is here."""
+    models = {model["name"]: model for model in _json("models")["models"]}
+    assert len(models) == 20
+    for model in models.values():
+        assert set(model) == {
+            "name", "parameters", "license", "size_mb", "good_at", "source", "is_here",
+            "can_infill", "precision", "device", "folder",
+        }  # fmt: skip
+        assert set(model["size_mb"]) == {"fp32", "int8", "int4"}
+        assert model["is_here"] == (model["name"] == "tiny")
+    assert models["codegen2-1b"]["can_infill"]
+    folder = _json("pull", "tiny")["folder"]
+    assert _run("models", "--json", "--offline").stdout.count("\n") == 1
+    tiny = _json("models")["models"][0]
+    assert (tiny["folder"], tiny["precision"], tiny["device"]) == (folder, "int8", "cpu")
+    table = _run("models").stdout.splitlines()
+    assert len(table) == 1 + 20
+    assert all(name in line for name, line in zip(models, table[1:], strict=True))
+    assert json.loads(_run("models", "--json", "remove", "tiny").stdout)["removed"] == [folder]
+    assert not Path(folder).exists()
+
+
+def test_a_folder_can_be_pulled(caches: Path, file: Path) -> None:
+    """A checkpoint folder is exported where ``--model`` looks for it."""
+    pulled = _json("pull", embedded_checkpoint(), "--precision", "fp32")
+    position = ("--line", "3", "--character", "0", "--model", embedded_checkpoint())
+    assert _json("complete", file, *position)["items"]
+    assert list((caches / "codegen-lsp/exports").iterdir()) == [Path(pulled["folder"])]
+    assert _json("models")["models"][0]["precision"] == "fp32"

@@ -77,9 +77,11 @@ def test_the_manifest_says_what_was_exported(checkpoint: Path, tmp_path: Path) -
     assert json.loads((output / "manifest.json").read_text()) == manifest.to_json()
     assert manifest.codegen_lsp_version == version("codegen-lsp")
     assert manifest.architecture == read_architecture(CONFIG)
-    assert (manifest.family, manifest.precision, manifest.device) == ("codegen", "fp32", "cpu")
+    assert manifest.architecture.family == "codegen"
+    assert (manifest.precision, manifest.device) == ("fp32", "cpu")
     assert (manifest.kv_cache_type, manifest.context_length) == ("float32", 64)
     assert (manifest.eos_token_id, manifest.n_tokens) == (256, N_TOKENS)
+    assert (manifest.end_token_ids, manifest.special_token_ids) == ([256], [256])
     assert manifest.can_infill is False
     assert manifest.source.name == "checkpoint"
     source = [checkpoint / "config.json", checkpoint / "model.safetensors"]
