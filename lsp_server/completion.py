@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.drafting import DraftSources, PromptLookup
+from lsp_server.infill import InfillTokens, build_infill_prompt, n_prefix_tokens
 from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
 from lsp_server.python_lines import LineKind, read_lines
@@ -19,8 +20,10 @@ from lsp_server.repetition import Loop
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
+    cut_repeated_lines,
     cut_statement,
     cut_turn,
+    is_talk,
     whole_statements,
 )
 from lsp_server.turns import Turn, read_turns, turn_at
@@ -96,6 +99,8 @@ class Model:
     notice: str = ""
     """What a person should know of how it runs."""
     draft_sources: DraftSources = field(default_factory=DraftSources)
+    infill_tokens: InfillTokens | None = None
+    """None where the model was not trained to infill."""
 
 
 @dataclass(frozen=True)
@@ -148,21 +153,19 @@ def complete(
     """Return candidates for the cursor of a snapshot, the greedy one first.
 
     ``stop`` ends it within one token, with what stands by then thrown away. Where reading
-    the prompt would take more than the budget, it is shortened to what is nearest to the
-    cursor. ``nearby`` are texts that may be repeated, the likeliest first.
+    the prompt would take more than the budget, it does without what follows the cursor,
+    and if need be is shortened to what is nearest. ``nearby`` are texts that may be
+    repeated, the likeliest first.
     """
     started = time.perf_counter()
     plan = plan_completion(snapshot)
     if isinstance(plan, str):
         return Completion(silence=plan)
     limit = _token_limit(model, max_new_tokens)
-    prompt = _prompt(model, plan, model.engine.context_length - limit)
-    unread: list[int] = []
-    if model.engine.prefill_ms(prompt.token_ids) > budget_ms:
-        n_tokens = model.engine.n_tokens_within(budget_ms)
-        if n_tokens < len(prompt.token_ids):
-            unread = prompt.token_ids
-            prompt = _prompt(model, plan, n_tokens)
+    n_tokens = model.engine.context_length - limit
+    whole = _prompt(model, plan, n_tokens)
+    prompt = _within(model, plan, whole, n_tokens, budget_ms)
+    unread = whole.token_ids if prompt is not whole else []
     if plan.rule is Rule.LINE:
         limit = min(limit, _MAX_LINE_TOKENS)
     first_token_ms = 0.0
@@ -216,7 +219,8 @@ def warm_up(
     if isinstance(plan, str):
         return
     n_tokens = model.engine.context_length - _token_limit(model, max_new_tokens)
-    if prompt_start(model.tokenizer, plan.before, plan.turn_starts, n_tokens) == 0:
+    n_before = _n_before(model, n_tokens)
+    if prompt_start(model.tokenizer, plan.before, plan.turn_starts, n_before) == 0:
         model.engine.prefill(_prompt(model, plan, n_tokens).token_ids, stop)
 
 
@@ -231,7 +235,55 @@ def _token_limit(model: Model, max_new_tokens: int) -> int:
 
 
 def _prompt(model: Model, plan: Plan, n_tokens: int) -> Prompt:
+    """Return all that the model should read of the text, in at most ``n_tokens`` tokens."""
+    infill_tokens = _infill_tokens(model, plan)
+    if infill_tokens is None:
+        return _prompt_before(model, plan, _n_before(model, n_tokens))
+    return build_infill_prompt(
+        model.tokenizer,
+        infill_tokens,
+        plan.before,
+        plan.text_after,
+        plan.turn_starts,
+        n_tokens=n_tokens,
+        heal=plan.heal,
+    )
+
+
+def _infill_tokens(model: Model, plan: Plan) -> InfillTokens | None:
+    """Return the tokens to infill with, None where the prompt ends at the cursor.
+
+    A turn's prompt is the paper's, and what follows it are later turns. Anywhere else,
+    whatever follows says how the text has to go on: the block that the cursor is in, the
+    names that are used below, or the comment of the next step.
+    """
+    if plan.rule is Rule.TURN or not plan.text_after.strip():
+        return None
+    return model.infill_tokens
+
+
+def _within(model: Model, plan: Plan, whole: Prompt, n_tokens: int, budget_ms: float) -> Prompt:
+    """Return the whole prompt, or as much of it as can be read within the budget."""
+    engine = model.engine
+    if engine.prefill_ms(whole.token_ids) <= budget_ms:
+        return whole
+    prompt = whole
+    if _infill_tokens(model, plan) is not None:
+        # On a new line what follows has to be read again, what stands before has not.
+        prompt = _prompt_before(model, plan, _n_before(model, n_tokens))
+    if engine.prefill_ms(prompt.token_ids) > budget_ms:
+        n_nearest = engine.n_tokens_within(budget_ms)
+        if n_nearest < len(prompt.token_ids):
+            return _prompt_before(model, plan, n_nearest)
+    return prompt
+
+
+def _n_before(model: Model, n_tokens: int) -> int:
     # As many tokens for each rule, so that prompts go on sharing their beginning.
+    return n_tokens if model.infill_tokens is None else n_prefix_tokens(n_tokens)
+
+
+def _prompt_before(model: Model, plan: Plan, n_tokens: int) -> Prompt:
     return build_prompt(
         model.tokenizer,
         plan.before,
@@ -362,7 +414,8 @@ def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
         case Rule.STATEMENT:
             return cut_statement(plan.line_before, written[n_typed:])
         case Rule.LINE:
-            return cut_line(written[n_typed:])
+            line = cut_line(written[n_typed:])
+            return "" if line and plan.is_python and is_talk(line.lstrip()) else line
 
 
 def _fitted(plan: Plan, generated: str) -> str:
@@ -373,14 +426,12 @@ def _fitted(plan: Plan, generated: str) -> str:
         if not after and follows[:1] in ")]}":
             after = follows[:1]
         text = cut_overlap(text, after)
+    text = cut_repeated_lines(text, plan.text_after)
     if not plan.text_after[:1].strip():
         text = text.rstrip()
     if plan.rule is not Rule.LINE and not _has_code(text):
         return ""
-    lines = text.strip()
-    rest = follows[len(lines) :].partition("\n")[0]
-    is_there = follows.startswith(lines) and not rest.strip()
-    return text if lines and not is_there else ""
+    return text if text.strip() else ""
 
 
 def _has_code(text: str) -> bool:

@@ -5,8 +5,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from lsp_server.completion import Model
-from lsp_server.engine import Engine
+from lsp_server.engine import Engine, check_memory
 from lsp_server.errors import DeviceError, ModelLoadError
 from lsp_server.kv_calibration import calibrate
 from lsp_server.models import Progress, exported_folder, scales_record
@@ -21,21 +23,51 @@ from model_export.manifest import (
     read_manifest,
 )
 
+_EXPORT_BYTES = 1_000_000_000
+"""So much memory an export may take; `benchmarks/export_memory.py` shows a third of it."""
+
 
 def load_model(settings: Settings, progress: Progress | None = None) -> Model:
-    """Return the model that the settings name, on the CPU where CUDA cannot be used.
+    """Return the model that the settings name, exporting a checkpoint where need be.
 
     Raises:
         ServingError: there is no such model here, or it cannot be run.
     """
+    folder = exported_folder(settings.model, progress, settings.device)
+    return open_chosen(folder, settings)
+
+
+def open_chosen(folder: Path, settings: Settings) -> Model:
+    """Return the model that the settings name, on the CPU where CUDA cannot be used.
+
+    ``folder`` is its exported folder for the device that they name.
+
+    Raises:
+        ServingError: it cannot be run here.
+    """
     try:
-        folder = exported_folder(settings.model, progress, settings.device)
         return open_model(folder, settings)
     except DeviceError as error:
-        settings = replace(settings, device="auto")
-        folder = exported_folder(settings.model, progress, "cpu")
-        model = open_model(folder, settings)
+        folder = exported_folder(settings.model, device="cpu")
+        model = open_model(folder, replace(settings, device="auto"))
         return replace(model, notice=f"{error}; the model runs on the CPU")
+
+
+def has_room(folder: Path | None) -> bool:
+    """Tell whether a model fits beside what the memory holds; None: an export.
+
+    Nobody tells how much of a GPU is free, so there it does not fit.
+    """
+    if folder is None:
+        return psutil.virtual_memory().available > _EXPORT_BYTES
+    try:
+        manifest = read_manifest(folder)
+        check_memory(folder, manifest)
+    except ManifestError:
+        return True  # Opening it tells what is wrong.
+    except ModelLoadError:
+        return False
+    return manifest.device == "cpu"
 
 
 def open_model(folder: Path, settings: Settings | None = None) -> Model:
@@ -54,7 +86,13 @@ def open_model(folder: Path, settings: Settings | None = None) -> Model:
     scales = _cache_scales(folder, manifest, settings.kv_cache, open_engine, tokenizer)
     cache_bytes = settings.cache_megabytes * 1_000_000
     engine = open_engine(cache_scales=scales, cache_bytes=cache_bytes)
-    return Model(manifest.source.name, engine, tokenizer, notice=engine.notice)
+    return Model(
+        manifest.source.name,
+        engine,
+        tokenizer,
+        notice=engine.notice,
+        infill_tokens=tokenizer.infill_tokens if manifest.can_infill else None,
+    )
 
 
 def _cache_scales(

@@ -18,7 +18,9 @@ _WINDOW_STEP = 1 << 16
 moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
 _LONGEST_LINE = 1000
 """Characters; in a longer line only the rest of it is completed."""
-_NOT_AT_LINE_START = b" \t\f\r\n#"
+_NO_CODE = b"\r\n#`"
+# Instruct models like to begin with a Markdown fence.
+_NOT_AT_LINE_START = b" \t\f" + _NO_CODE
 # A program that begins with a string would be cut to nothing by ``truncate``.
 _NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'"
 
@@ -56,6 +58,8 @@ class Plan:
     line_after: str
     text_after: str
     heal: bool
+    is_python: bool = False
+    """Whether its comments, strings and blocks are read."""
     indent: str = ""
     """The indentation that a turn's program must have."""
     not_first: bytes = b""
@@ -87,7 +91,7 @@ def plan_completion(snapshot: Snapshot) -> Plan | str:
         return f"the cursor is in a {here.place.value}"
     turns = read_turns(text)
     starts = [turn.start for turn in turns if not turn.indent]
-    plan = replace(plan, turn_starts=starts)
+    plan = replace(plan, turn_starts=starts, is_python=True)
     if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
         return plan
     turn = turn_at(turns, offset)
@@ -103,7 +107,7 @@ def plan_completion(snapshot: Snapshot) -> Plan | str:
         )
     not_first = b""
     if not line_before.strip():
-        not_first = _NOT_AT_LINE_START if line_before else b"\r\n#"
+        not_first = _NOT_AT_LINE_START if line_before else _NO_CODE
     return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _STEPS = (2048, 512, 128)
 """Characters between two places where a prompt may start, the best first."""
-_CHARACTERS_PER_TOKEN = 8
+CHARACTERS_PER_TOKEN = 8
 """More text than this for each token of the budget is never encoded."""
 _LONGEST_HEALED = 16
 """Tokens of a word that are written again at most; a longer one stands as it is."""
@@ -55,16 +55,21 @@ def build_prompt(
     is the end-of-text id, after which a new file begins.
     """
     start = prompt_start(tokenizer, text, turn_starts, n_tokens)
-    encoded = tokenizer.encode(text[start:])
-    # The start is exact but for merges across it, so the newest tokens are kept.
+    prompt = newest_tokens(tokenizer, text[start:], n_tokens=n_tokens, heal=heal)
+    return Prompt(prompt.token_ids or [eos_token_id], prompt.required)
+
+
+def newest_tokens(tokenizer: TextTokenizer, text: str, *, n_tokens: int, heal: bool) -> Prompt:
+    """Return the end of a text, at most ``n_tokens`` tokens, healed; it may be empty."""
+    encoded = tokenizer.encode(text)
+    # Where a text starts is exact but for merges across it, so the newest tokens are kept.
     token_ids = encoded.token_ids[-n_tokens:]
     n_healed = 0
     if heal and token_ids:
         n_last = encoded.pre_tokens.count(encoded.pre_tokens[-1])
         n_healed = n_last if n_last <= min(_LONGEST_HEALED, len(token_ids)) else 0
     kept = token_ids[: len(token_ids) - n_healed]
-    required = tokenizer.decode_bytes(token_ids[len(kept) :])
-    return Prompt(kept or [eos_token_id], required)
+    return Prompt(kept, tokenizer.decode_bytes(token_ids[len(kept) :]))
 
 
 def prompt_start(
@@ -78,7 +83,7 @@ def prompt_start(
     # No token is shorter than a byte.
     if len(text) <= n_tokens and len(text.encode("utf-8", "surrogatepass")) <= n_tokens:
         return 0
-    base = max(0, len(text) - n_tokens * _CHARACTERS_PER_TOKEN)
+    base = max(0, len(text) - n_tokens * CHARACTERS_PER_TOKEN)
     base -= base % _STEPS[0]
     spans = tokenizer.encode(text[base:]).spans
     # The rarer a start moves the better, but half of the budget has to stay in use.

@@ -8,6 +8,7 @@ from typing import Self
 import tokenizers
 
 from lsp_server.errors import ModelLoadError
+from lsp_server.infill import InfillTokens
 from lsp_server.vocabulary import Encoded, Vocabulary
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -18,6 +19,13 @@ class Tokenizer:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._special = _specials(tokenizer)
+        # A file that speaks of such a token holds its characters, and not the token,
+        # whether or not the folder says that the token is special.
+        tokenizer.add_special_tokens(
+            [tokenizers.AddedToken(text, special=True) for text in self._special]
+        )
+        tokenizer.encode_special_tokens = True
         self._bytes = _token_bytes(tokenizer)
 
     @classmethod
@@ -39,12 +47,17 @@ class Tokenizer:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The bytes of every token that stands for text."""
-        special = {
-            token_id
-            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
+        special = set(self._special.values())
         return Vocabulary({i: text for i, text in self._bytes.items() if i not in special})
+
+    @property
+    def infill_tokens(self) -> InfillTokens | None:
+        """The tokens of an infill prompt; None where the vocabulary lacks one."""
+        mask, separator = self._special.get("<mask_1>"), self._special.get("<sep>")
+        end_of_text = self._special.get("<|endoftext|>")
+        if mask is None or separator is None or end_of_text is None:
+            return None
+        return InfillTokens(mask, separator, end_of_text)
 
     def encode(self, text: str) -> Encoded:
         """Return the tokens of a text; lone surrogates, which no model has, are U+FFFD."""
@@ -60,6 +73,12 @@ class Tokenizer:
     def decode(self, token_ids: list[int]) -> str:
         """Return the text of the tokens; what is no UTF-8 becomes U+FFFD."""
         return self.decode_bytes(token_ids).decode("utf-8", "replace")
+
+
+def _specials(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
+    """Return the added tokens that stand for no text: all but runs of whitespace."""
+    added = tokenizer.get_added_tokens_decoder()
+    return {t.content: token_id for token_id, t in added.items() if t.content.strip()}
 
 
 def _token_bytes(tokenizer: tokenizers.Tokenizer) -> dict[int, bytes]:

@@ -5,6 +5,8 @@ that a generation can stop as soon as it is.
 """
 
 import re
+from itertools import islice, pairwise
+from keyword import iskeyword
 
 from lsp_server.python_lines import Line, LineKind, Place, read_lines, scan, width_of
 
@@ -12,6 +14,8 @@ _STRING_OR_BRACKET = re.compile(r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[()\[\]
 _LONGEST_OVERLAP = 1000
 """Characters after the cursor that a completion can have in common with it."""
 _CLAUSES = ("elif", "else", "except", "finally", "case")
+_FENCE = "```"
+_FIRST_WORDS = re.compile(r"[A-Z]\w*(?:(?<=\w\w\w)'s)?(?: \w+)+")
 
 
 def truncate(completion: str, indent: str = "") -> str:
@@ -35,14 +39,14 @@ def truncate(completion: str, indent: str = "") -> str:
 def cut_turn(generated: str, indent: str) -> str | None:
     """Return the program of a turn whose comment is indented by ``indent``.
 
-    It ends where the code leaves that indentation, at the next comment of it, or where
-    ``truncate`` cuts.
+    It ends where the code leaves that indentation, at the next comment of it, where the
+    model talks, or where ``truncate`` cuts.
     """
     width = width_of(indent)
     end = len(generated)
     for line in read_lines(generated):
         line_width = width_of(line.indent)
-        leaves = line.kind is LineKind.CODE and line_width < width
+        leaves = line.kind is LineKind.CODE and (line_width < width or is_talk(line.content))
         if leaves or (line.kind is LineKind.COMMENT and line_width <= width):
             end = line.start
             break
@@ -60,13 +64,15 @@ def cut_statement(before: str, generated: str) -> str | None:
     """Return the rest of the statement that begins with ``before``, part of one line.
 
     A statement that opens a block ends with the block and the clauses that belong to it,
-    and before two blank lines.
+    before two blank lines, and where the model talks.
     """
     lines = read_lines(before + generated)
     codes = [i for i, line in enumerate(lines) if line.kind is LineKind.CODE]
     if not codes:
         return None
     header = lines[codes[0]]
+    if is_talk(header.content):
+        return generated[: max(0, header.start - len(before))]
     # The first and the last line of the logical line that was read last.
     first = last = header
     opens_block = False
@@ -86,7 +92,7 @@ def cut_statement(before: str, generated: str) -> str | None:
             continue
         if line is lines[-1] and _may_become_clause(line):
             return None
-        if not _belongs_to(header, first, line):
+        if not _belongs_to(header, first, line) or is_talk(line.content):
             return generated[: last.end - len(before)]
         first = last = line
         n_blank = 0
@@ -108,6 +114,49 @@ def cut_overlap(generated: str, after: str) -> str:
     return generated
 
 
+def cut_repeated_lines(generated: str, after: str) -> str:
+    """Return a text without the lines at its end that stand after it already.
+
+    Blank lines do not count, nor does the indentation of the first line, which may stand
+    before the cursor.
+    """
+    lines, ends = [], []
+    end = -1
+    for line in generated.split("\n"):
+        end += len(line) + 1
+        if line.strip():
+            lines.append(line.rstrip())
+            ends.append(end)
+    nonblank = (line.rstrip() for line in after.split("\n") if line.strip())
+    follows = list(islice(nonblank, len(lines)))
+    n_kept = len(lines)
+    while n_kept:
+        starts = (start for start in range(n_kept) if _stands(lines[:n_kept], start, follows))
+        start = next(starts, n_kept)
+        if start == n_kept:
+            return generated if n_kept == len(lines) else generated[: ends[n_kept - 1]]
+        n_kept = start
+    return ""
+
+
+def is_talk(line: str) -> bool:
+    """Tell whether a line of code is what instruct models say after or in place of it.
+
+    It is a Markdown fence or a sentence. No Python line begins with either: of two words
+    in a row one is a keyword, or the first one is in lower case.
+    """
+    if line.startswith(_FENCE):
+        return True
+    match = _FIRST_WORDS.match(line)
+    if match is None:
+        return False
+    words = match.group().split(" ")
+    if match.end() == len(line):
+        # The last word may be unfinished yet, and become a keyword.
+        words.pop()
+    return any(not iskeyword(word) and not iskeyword(next_) for word, next_ in pairwise(words))
+
+
 def whole_statements(generated: str) -> str:
     """Return an unfinished text up to the last line that can stand as the last one."""
     text = generated[: generated.rfind("\n") + 1]
@@ -124,6 +173,15 @@ def whole_statements(generated: str) -> str:
             return text
         text = text[: codes[-1].start]
     return ""
+
+
+def _stands(lines: list[str], start: int, follows: list[str]) -> bool:
+    if start:
+        return lines[start:] == follows[: len(lines) - start]
+    first, *others = lines
+    return bool(follows) and (
+        first.lstrip() == follows[0].lstrip() and others == follows[1 : len(lines)]
+    )
 
 
 def _belongs_to(header: Line, latest: Line, line: Line) -> bool:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from lsp_server.completion import Model
+from lsp_server.infill import InfillTokens
 from lsp_server.sampling import BoolArray
 from lsp_server.vocabulary import Encoded, Vocabulary
 
 EOS = 256
-VOCAB_SIZE = 257
+INFILL_TOKENS = InfillTokens(mask=257, separator=258, end_of_text=EOS)
+VOCAB_SIZE = 259
 _PRE_TOKEN = re.compile(r"\s+(?!\S)| ?\w+| ?[^\s\w]+|\s+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -22,7 +24,7 @@ Script = str | Callable[[str], str]
 
 
 class ByteTokenizer:
-    """One token a byte, in GPT-2's pre-tokens; 256 is the end of the text."""
+    """One token a byte, in GPT-2's pre-tokens; what comes after 255 stands for no text."""
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary({byte: bytes([byte]) for byte in range(256)})
@@ -170,6 +172,9 @@ def _next(script: list[int], mask: BoolArray | None) -> int | None:
     return None
 
 
-def fake_model(script: Script, context_length: int = 2048) -> Model:
+def fake_model(
+    script: Script, context_length: int = 2048, infill_tokens: InfillTokens | None = None
+) -> Model:
     """Return a model that writes the script's text, whatever it is asked."""
-    return Model("fake", ScriptedEngine(script, context_length), ByteTokenizer())
+    engine = ScriptedEngine(script, context_length)
+    return Model("fake", engine, ByteTokenizer(), infill_tokens=infill_tokens)

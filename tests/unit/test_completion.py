@@ -203,11 +203,40 @@ def test_what_is_inserted(marked: str, script: str, expected: str) -> None:
         ("x = $0\ny = 2\n", " y\n", "y"),
         ("x = $0+ 1", " y + 1\n", "y "),
         ("f($0)", "()\n", ""),
+        ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", "\n    a = 1"),
+        ("# Do it.\n$0\n\nx = 1\n", "y = 1\nx = 1\n#", "y = 1"),
     ],
 )
 def test_what_follows_is_not_written_again(marked: str, script: str, expected: str) -> None:
     """Brackets and text that stand after the cursor are left to stand there."""
     assert inserted(marked, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("# Do it.\n$0", "x = 1\n```\n\nThis code sets x.\n", "x = 1"),
+        ("# Do it.\n$0", "x = 1\n\nThis code sets x.\n", "x = 1"),
+        ("if x:\n    # Do it.\n    $0", "    x = 1\n    ```\n\nThis", "x = 1"),
+        ("x = $0", "1\n```\n", "1"),
+        ("x = 1\n$0", "if x:\n    y\n```\nThis", "if x:\n    y"),
+        ("x = 1\n$0", "The code is whole.\n", ""),
+        ("x = 1\n$0", "```\ny = 2\n", "y = 2"),
+        ("# Do it.\n$0", "```y = 2\n# Next.", "y = 2"),
+        ("x = [\n$0\n]", "    ```\n\nThis", ""),
+        ("x = [\n$0\n]", "This is a list.\n", ""),
+        ("x = [$0]", "```\n", ""),
+    ],
+)
+def test_instruct_models_do_not_talk(marked: str, script: str, expected: str) -> None:
+    """A fence ends the code and never begins it, and no sentence is offered as code."""
+    assert inserted(marked, script) == expected
+
+
+def test_markdown_keeps_its_fences() -> None:
+    """What is talk in Python is text where it belongs."""
+    completion, _ = asked("```\nx = 1\n$0\n", "```\n", language_id="markdown")
+    assert [candidate.insert_text for candidate in completion.candidates] == ["```"]
 
 
 def test_a_half_typed_word_is_left_to_the_model() -> None:

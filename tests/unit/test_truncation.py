@@ -9,11 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lsp_server.python_lines import LineKind, read_lines
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
+    cut_repeated_lines,
     cut_statement,
     cut_turn,
+    is_talk,
     truncate,
     whole_statements,
 )
@@ -24,6 +27,7 @@ PIECES = (
     *("    y = 2", "  z", "\n", "\n\n", "\n\n\n", "# c", "    # c", "'''", '"""', "'", "("),
     *(")", "\\", "return", "return_x=1", "@wraps", "\t", "   ", "<|endoftext|>", "elif y:"),
     *("[\n", "]\n", ":", "é", "case 1:", "    def g(self):\n", "        pass\n", "\r", "\f"),
+    *("\n```", "    ```\n", "`", "\nThis is the code", "\n    Foo if", "In this", " Here's"),
 )
 texts = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 indents = st.sampled_from(["", "    ", "\t"])
@@ -88,10 +92,19 @@ def test_truncate_agrees_with_the_published_function() -> None:
         ("    x = (\n1\n)\n    y", "    ", None),
         ("    def f():\n        x\n    def g():", "    ", "    def f():\n        x\n"),
         ("\tx = 1\n        y\n    z", "\t", "\tx = 1\n        y\n"),
+        ("x = 1\n```\n\nThis code sets x.", "", "x = 1\n"),
+        ("x = 1\n``", "", None),
+        ("if x:\n    y\n    ```\nz", "", "if x:\n    y\n"),
+        ("    x = 1\n    ```", "    ", "    x = 1\n"),
+        ("x = 1\n\nThis code sets x", "", "x = 1\n\n"),
+        ("The function returns", "", ""),
+        ("x = '''\n```\n'''\n", "", "x = '''\n```\n"),
+        ("    x = '''\n```\n'''\n", "    ", None),
+        ("x = f(\n    a,\n)\n```", "", "x = f(\n    a,\n)\n"),
     ],
 )
 def test_cut_turn(generated: str, indent: str, expected: str | None) -> None:
-    """A turn's program ends with its scope, at the next comment, or where CodeGen cuts."""
+    """A turn's program ends with its scope, at a comment or talk, or where CodeGen cuts."""
     assert cut_turn(generated, indent) == expected
 
 
@@ -123,6 +136,15 @@ def test_cut_turn(generated: str, indent: str, expected: str | None) -> None:
         ("a = {", "'b': 1}\nc", "'b': 1}"),
         ("x", ": int\ny", ": int"),
         ("class A: ", "pass\nb", "pass"),
+        ("x = ", "1\n```\nThis", "1"),
+        ("", "```\nThis", ""),
+        ("    ", "```\nThis", ""),
+        ("", "\n```", "\n"),
+        ("if x:", "\n    y\n    ```\n", "\n    y"),
+        ("if x:", "\n    y\n```\n", "\n    y"),
+        ("if x:", "\n    y\n\n    Note that y is", "\n    y"),
+        ("if x:", "\n```\n", ""),
+        ("x = ", "'''\n```\n'''\n", "'''\n```\n'''"),
     ],
 )
 def test_cut_statement(before: str, generated: str, expected: str | None) -> None:
@@ -160,6 +182,75 @@ def test_cut_line(generated: str, expected: str | None) -> None:
 def test_whole_statements(generated: str, expected: str) -> None:
     """What was cut off by the limit ends with a line that can be the last."""
     assert whole_statements(generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("```", True),
+        ("```python", True),
+        ("``", False),
+        ("This code uses a loop.", True),
+        ("In this example, the function", True),
+        ("Here's an example:", True),
+        ("Example usage:", True),
+        ("The result is", True),
+        ("The res", False),
+        ("Foo i", False),
+        ("Foo if bar else Baz", False),
+        ("True if Foo in Bar else None", False),
+        ("A and B or not C", False),
+        ("Foo(a, b)", False),
+        ("Foo: Bar = 1", False),
+        ("Foo = Bar", False),
+        ("Rb'a b'", False),
+        ("match x:", False),
+        ("type A = B", False),
+        ("x = 1", False),
+        ("", False),
+    ],
+)
+def test_talk_is_no_python(line: str, expected: bool) -> None:
+    """Fences and sentences of instruct models are told from any line that Python has."""
+    assert is_talk(line) is expected
+    if expected:
+        with pytest.raises(SyntaxError):
+            compile(line, "line", "exec")
+
+
+def test_no_line_of_the_standard_library_is_talk() -> None:
+    """What ends a program never stands in one."""
+    found = [
+        (path.name, line.content)
+        for path in Path(json.__file__).parents[1].glob("[a-d]*.py")
+        for line in read_lines(path.read_text(encoding="utf-8"))
+        if line.kind is LineKind.CODE and is_talk(line.content)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("generated", "after", "expected"),
+    [
+        ("y = 2", "\ny = 2\n", ""),
+        ("x = 1\ny = 2", "\ny = 2\n", "x = 1"),
+        ("x = 1\n\ny = 2\nz = 3", "\n\n\ny = 2\n\nz = 3\nw", "x = 1"),
+        ("x = 1\ny = 2  ", "y = 2", "x = 1"),
+        ("x = 1\ny = 2\ny = 2", "y = 2\nz", "x = 1"),
+        ("x = 1\ny = 2", "y = 2\ny = 2", "x = 1"),
+        ("\n    x\n    y", "\n    y\n", "\n    x"),
+        # A line that is indented otherwise is another statement.
+        ("if x:\n    return y", "return y\n", "if x:\n    return y"),
+        ("y = 2", "    y = 2\n", ""),
+        ("x = 1\ny = 2", "y = 20\n", "x = 1\ny = 2"),
+        ("x = 1\ny = 2", "z\ny = 2\n", "x = 1\ny = 2"),
+        ("x = 1\ny = 2 ", "", "x = 1\ny = 2 "),
+        ("", "x", ""),
+    ],
+)
+def test_cut_repeated_lines(generated: str, after: str, expected: str) -> None:
+    """A text ends before the lines that stand after it already."""
+    assert cut_repeated_lines(generated, after) == expected
 
 
 @pytest.mark.parametrize(
@@ -238,5 +329,6 @@ def test_cuts_are_beginnings(generated: str, indent: str) -> None:
         truncate(generated, indent),
         whole_statements(generated),
         cut_overlap(generated, ")"),
+        cut_repeated_lines(generated, "    y = 2\n)"),
     ):
         assert part is None or generated.startswith(part)
