@@ -5,14 +5,20 @@ after what was answered. It knows neither LSP nor any checker.
 """
 
 import asyncio
+import ctypes
 import gc
+import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from lsp_server.answers import Answer, Answers
 from lsp_server.completion import (
@@ -28,69 +34,103 @@ from lsp_server.scheduler import Scheduler
 from lsp_server.settings import Settings
 
 _MINUTE_S = 60.0
+_PATIENCE_S = 3.0
+"""So long requests wait for a model; then another answers them until it is there."""
+_STOPPING_S = 5.0
+"""A model that hangs may keep its memory; the next one is loaded all the same."""
 
 Progress = Callable[[int, int], None]
-ModelLoader = Callable[[Settings, Progress], Model]
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+class ModelSource(Protocol):
+    """What the host needs of ``lsp_server.local_models``; each call has a thread to itself."""
+
+    def prepare(self, settings: Settings, progress: Progress) -> Path:
+        """Return the exported folder of a model; it may have to be made.
+
+        What ``progress`` raises ends that.
+        """
+
+    def open(self, folder: Path, settings: Settings) -> Model:
+        """Return the model of an exported folder."""
+
+    def has_room(self, folder: Path | None) -> bool:
+        """Tell whether a model fits beside what the memory holds; None: an export."""
+
+
+class _NotWantedError(Exception):
+    """Ends an export that a newer load took the place of."""
 
 
 class ModelHost:
     """One model or none; its methods belong to the event loop."""
 
-    def __init__(self, load_model: ModelLoader) -> None:
+    def __init__(self, source: ModelSource) -> None:
         """Load nothing yet."""
         self.model: Model | None = None
+        self.n_models = 0
+        """How often one model took another's place; tells who waits that it changed."""
         self.answers = Answers()
         self.scheduler = Scheduler()
         self.is_asleep = False
         """Whether the model was let go because nobody typed."""
-        self._load_model = load_model
-        self._n_loads = 0
-        self._loading: asyncio.Event | None = None
+        self._source = source
+        self._is_standing_in = False
+        """Whether the model is the embedded one in place of another."""
+        self._load: asyncio.Task[None] | None = None
+        self._is_prepared = threading.Event()
+        self._is_prepared.set()
+        self._waiting: asyncio.Event | None = None
+        """Requests wait for it, where there is one."""
         self._last_use = time.monotonic()
         self._ahead = ""
 
-    async def load(self, settings: Settings, report: Progress) -> Model | None:
-        """Load the model that the settings name; None where a newer call took over.
+    async def load(
+        self, settings: Settings, report: Progress, tell_meanwhile: Callable[[], None]
+    ) -> bool:
+        """Load the model that the settings name; False where a newer call took over.
+
+        Requests wait for it. If it takes long, because a checkpoint must be exported or a
+        model is large, they are answered by the model that was there before, else by the
+        embedded one; ``tell_meanwhile`` is called when that begins. Where the model cannot
+        be had, the one that is there by then stays, or else the embedded one comes.
 
         Raises:
-            Exception: whatever the loader raises, if no newer call took over.
+            Exception: whatever the source raises, if no newer call took over.
         """
-        self._n_loads += 1
-        this_load = self._n_loads
-        self._forget_model()
+        if self._load is not None:
+            self._load.cancel()
         self.is_asleep = False
         self.expect_load()
+        load = asyncio.ensure_future(self._load_model(settings, report, tell_meanwhile))
+        self._load = load
         try:
-            model = await _in_daemon_thread(partial(self._load_model, settings, report))
+            await load
         except BaseException:
-            if this_load == self._n_loads:
-                self._settle(None)
-                raise
-            return None
-        if this_load != self._n_loads:
-            return None
-        self._settle(model)
-        return model
+            if self._load is not load:
+                return False
+            raise
+        else:
+            return self._load is load
+        finally:
+            if self._load is load:
+                # It would hold what its error holds.
+                self._load = None
+                self.give_up_load()
 
     def expect_load(self) -> None:
         """Let requests wait for a load that is about to begin."""
-        self._loading = self._loading or asyncio.Event()
+        self._waiting = self._waiting or asyncio.Event()
 
     def give_up_load(self) -> None:
-        """Answer those who wait for a load that comes to nothing."""
-        self._settle(None)
-
-    async def model_at_hand(self, outdated: asyncio.Event) -> Model | None:
-        """Return the model, once it is loaded; None without one, or when outdated."""
+        """Answer those who wait with what there is."""
         self._last_use = time.monotonic()
-        if self._loading is not None:
-            waits = [asyncio.ensure_future(e.wait()) for e in (self._loading, outdated)]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-        return self.model
+        if self._waiting is not None:
+            self._waiting.set()
+            self._waiting = None
 
     def is_in_use(self) -> None:
         """Put off the moment when the model is let go."""
@@ -103,11 +143,49 @@ class ModelHost:
         while (rest_s := self._last_use + after_minutes * _MINUTE_S - time.monotonic()) > 0:
             await asyncio.sleep(rest_s)
         # Another may be on its way, or none could be loaded.
-        if self.model is not None:
-            self._forget_model()
+        if self.model is not None and self._load is None:
+            self.model = None
+            self.forget_answers()
+            _give_memory_back()
             self.is_asleep = True
 
-    async def run(
+    async def complete(
+        self,
+        snapshot: Snapshot,
+        settings: Settings,
+        outdated: asyncio.Event,
+        *,
+        n_candidates: int,
+        buffers: Sequence[str],
+    ) -> Completion:
+        """Complete a snapshot before anything else, once there is a model.
+
+        A newer request of its document ends it. Where another model takes the place of
+        the one that is asked, that one is asked. ``buffers`` are texts of other documents.
+        Raises what the engine raises.
+        """
+        while True:
+            await self._wait_for_load(outdated)
+            if self.model is None or outdated.is_set():
+                return Completion(silence="no model was there in time")
+            n_models = self.n_models
+            completion = await self._run(
+                self.model, snapshot, settings, n_candidates=n_candidates, buffers=buffers
+            )
+            if n_models == self.n_models:
+                return completion
+
+    async def _wait_for_load(self, outdated: asyncio.Event) -> None:
+        self._last_use = time.monotonic()
+        if self._waiting is not None:
+            waits = [asyncio.ensure_future(e.wait()) for e in (self._waiting, outdated)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+
+    async def _run(
         self,
         model: Model,
         snapshot: Snapshot,
@@ -116,10 +194,6 @@ class ModelHost:
         n_candidates: int,
         buffers: Sequence[str],
     ) -> Completion:
-        """Complete a snapshot before anything else; a newer request of its document ends it.
-
-        ``buffers`` are texts of other documents. Raises what the engine raises.
-        """
         stop = threading.Event()
         task = partial(
             complete,
@@ -145,17 +219,14 @@ class ModelHost:
             task = partial(warm_up, model, snapshot, max_new_tokens=settings.max_new_tokens)
             self.scheduler.submit_idle(partial(_unless_on_battery, task))
 
-    def go_on(
-        self,
-        model: Model,
-        completion: Completion,
-        answer: Answer | None,
-        settings: Settings,
-    ) -> None:
-        """Use the time after an answer of a model.
+    def go_on(self, completion: Completion, answer: Answer | None, settings: Settings) -> None:
+        """Use the time after an answer of the model.
 
         Read what there was no time for, else write what may come after the answer.
         """
+        model = self.model
+        if model is None:
+            return
         if completion.unread:
             unread = completion.unread
             self.scheduler.submit_idle(lambda stop: model.engine.prefill(unread, stop))
@@ -164,8 +235,126 @@ class ModelHost:
             self.scheduler.submit_idle(partial(_unless_on_battery, task))
 
     def close(self) -> None:
-        """Stop what is running."""
+        """Stop what is running, an export too."""
+        load, self._load = self._load, None
+        if load is not None:
+            load.cancel()
+        self.model = None
+        self.give_up_load()
         self.scheduler.close()
+
+    def wait(self, deadline_s: float) -> None:
+        """Wait until what was running when it was closed has ended, each so long."""
+        # So that an export takes away what it has written.
+        self._is_prepared.wait(deadline_s)
+        self.scheduler.wait(deadline_s)
+
+    def forget_answers(self) -> None:
+        """Forget what another model, or other settings, would answer otherwise."""
+        self.scheduler.stop_idle()
+        self.answers.clear()
+        self._ahead = ""
+
+    async def _load_model(
+        self, settings: Settings, report: Progress, tell_meanwhile: Callable[[], None]
+    ) -> None:
+        is_unwanted = threading.Event()
+
+        def progress(done: int, total: int) -> None:
+            if is_unwanted.is_set():
+                raise _NotWantedError
+            report(done, total)
+
+        def prepare() -> Path:
+            try:
+                return self._source.prepare(settings, progress)
+            finally:
+                is_prepared.set()
+
+        def answer_meanwhile() -> asyncio.Task[None]:
+            return asyncio.ensure_future(
+                self._answer_meanwhile(settings, preparing, tell_meanwhile)
+            )
+
+        self._is_prepared = is_prepared = threading.Event()
+        preparing = _in_daemon_thread(prepare)
+        answering = answer_meanwhile()
+        try:
+            folder = await preparing
+            if self._is_large() and not await self._has_room(folder):
+                answering.cancel()
+                self.expect_load()
+                await self._free()
+                answering = answer_meanwhile()
+            model = _in_daemon_thread(partial(self._source.open, folder, settings))
+            self._use(await model)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            answering.cancel()
+            if self.model is None and settings.model:
+                await self._use_embedded(settings)
+            raise
+        finally:
+            is_unwanted.set()
+            answering.cancel()
+
+    async def _answer_meanwhile(
+        self,
+        settings: Settings,
+        preparing: "asyncio.Future[Path]",
+        tell_meanwhile: Callable[[], None],
+    ) -> None:
+        """Let another model answer, if the one that the settings name takes long."""
+        await asyncio.sleep(_PATIENCE_S)
+        if self._is_large() and not preparing.done() and not await self._has_room(None):
+            await self._free()
+        if self.model is None and settings.model:
+            await self._use_embedded(settings)
+        if self.model is not None:
+            self.give_up_load()
+            tell_meanwhile()
+
+    def _is_large(self) -> bool:
+        """Tell whether letting the model go would give back much memory."""
+        return self.model is not None and not self._is_standing_in
+
+    async def _has_room(self, folder: Path | None) -> bool:
+        return await _in_daemon_thread(partial(self._source.has_room, folder))
+
+    async def _use_embedded(self, settings: Settings) -> None:
+        """Use the embedded model, which is better than none."""
+        embedded = replace(settings, model=None, device="auto")
+
+        def load() -> Model:
+            folder = self._source.prepare(embedded, lambda _done, _total: None)
+            return self._source.open(folder, embedded)
+
+        try:
+            self._use(await _in_daemon_thread(load))
+            self._is_standing_in = True
+        # What is wrong with it is told to whoever asks for it.
+        except Exception as error:  # noqa: BLE001
+            log.warning("the embedded model cannot be used: %s", type(error).__name__)
+
+    def _use(self, model: Model) -> None:
+        """Let a model take the place of the one that is there, if one is."""
+        self.n_models += 1
+        self.model = model
+        self._is_standing_in = False
+        self.forget_answers()
+        ended = asyncio.wrap_future(self.scheduler.stop_all())
+        ended.add_done_callback(lambda _: _give_memory_back())
+
+    async def _free(self) -> None:
+        """Let the model go, and wait until nobody runs it."""
+        self.n_models += 1
+        self.model = None
+        self.forget_answers()
+        await asyncio.wait(
+            {asyncio.wrap_future(self.scheduler.stop_all())}, timeout=_STOPPING_S
+        )
+        _give_memory_back()
 
     def _write_ahead(
         self, model: Model, answer: Answer, max_new_tokens: int, *, stop: threading.Event
@@ -202,24 +391,14 @@ class ModelHost:
             suggested.append(suggestion_source(latest.snapshot, latest.candidate.insert_text))
         return [*suggested, *buffers]
 
-    def _settle(self, model: Model | None) -> None:
-        self.model = model
-        self._last_use = time.monotonic()
-        if self._loading is not None:
-            self._loading.set()
-            self._loading = None
 
-    def forget_answers(self) -> None:
-        """Forget what another model, or other settings, would answer otherwise."""
-        self.scheduler.stop_idle()
-        self.answers.clear()
-        self._ahead = ""
-
-    def _forget_model(self) -> None:
-        self.model = None
-        self.forget_answers()
-        # The engine's memory is worth more than the milliseconds.
-        gc.collect()
+def _give_memory_back() -> None:
+    """Free what nobody holds; an engine's memory is worth more than the milliseconds."""
+    gc.collect()
+    if sys.platform == "linux":
+        # glibc keeps hundreds of megabytes of a model that was opened after an export.
+        with suppress(AttributeError):  # Other C libraries have no such function.
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unless_on_battery(task: Callable[..., None], stop: threading.Event) -> None:
@@ -227,12 +406,12 @@ def _unless_on_battery(task: Callable[..., None], stop: threading.Event) -> None
         task(stop=stop)
 
 
-def _in_daemon_thread(task: Callable[[], Model]) -> "asyncio.Future[Model]":
+def _in_daemon_thread(task: Callable[[], Result]) -> "asyncio.Future[Result]":
     """Run a task that nobody waits for when the server ends."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Model] = loop.create_future()
+    future: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Model | None, error: BaseException | None) -> None:
+    def settle(result: Result | None, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is not None:

@@ -75,13 +75,23 @@ class Scheduler:
         with self._changed:
             self._end_idle()
 
+    def stop_all(self) -> "Future[None]":
+        """Stop what runs and what waits; the future is done once all of it has ended."""
+        ended: Future[None] = Future()
+        with self._changed:
+            self._stop_all()
+            if self._thread is None or self._is_closed:
+                ended.set_result(None)
+            else:
+                self._requests.append((ended, lambda: None))
+                self._wake()
+        return ended
+
     def close(self) -> None:
         """Stop everything and take no more."""
         with self._changed:
             self._is_closed = True
-            for stop in self._stops.values():
-                stop.set()
-            self._end_idle()
+            self._stop_all()
             waiting = [future for future, _ in self._requests]
             self._requests.clear()
             self._changed.notify_all()
@@ -125,6 +135,11 @@ class Scheduler:
     def _stop(self, key: str) -> None:
         if event := self._stops.get(key):
             event.set()
+
+    def _stop_all(self) -> None:
+        for stop in self._stops.values():
+            stop.set()
+        self._end_idle()
 
     def _end_idle(self) -> None:
         self._idle = None

@@ -1,4 +1,4 @@
-"""The language server: LSP on one side, snapshots on the other; the only pygls import.
+"""The language server: LSP on one side, snapshots on the other.
 
 The event loop never waits for the model or for a check. A request takes a frozen
 snapshot before it waits for anything, and answers an empty list if an edit or a newer
@@ -7,33 +7,27 @@ request has taken its place when it is done.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException, JsonRpcInvalidRequest
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.uris import to_fs_path
 
 from lsp_server.answers import Answer
-from lsp_server.completion import Candidate, Completion, Model
-from lsp_server.documents import Document, Edit
+from lsp_server.completion import Candidate, Completion
+from lsp_server.documents import Document
 from lsp_server.errors import DocumentError, ServingError
-from lsp_server.model_host import ModelHost, ModelLoader, Progress
+from lsp_server.model_host import ModelHost, ModelSource
+from lsp_server.pending_checks import Checker, PendingChecks
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
+from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
 
 _SECTION = "codegen"
-_STATUS = "codegen/status"
-_CLIENT_DEADLINE_S = 2.0
-"""How long a client may take to answer a question of ours."""
 _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
 log = logging.getLogger(__name__)
@@ -43,89 +37,16 @@ _BUFFER_CHARACTERS = 1 << 14
 """So much of so many other documents is looked at for what may be repeated."""
 
 
-class Checker(Protocol):
-    """What the server needs of ``lsp_server.check_worker.CheckWorker``."""
-
-    def submit(self, request: CheckRequest) -> Any:
-        """Return a concurrent future of a Verdict."""
-
-    def warm_up(self) -> None:
-        """Get ready for the first request."""
-
-    def close(self) -> None:
-        """End what was started."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What the notification ``codegen/status`` carries."""
-
-    state: str
-    message: str
-    model: str
-
-
-class CompletionProtocol(LanguageServerProtocol):
-    """pygls' protocol with our own documents; see ``lsp_server.documents`` for why."""
-
-    _server: "CompletionServer"
-
-    def handle_message(self, message: Any) -> None:
-        """Answer what comes after shutdown with an error; pygls would only log it."""
-        method = getattr(message, "method", None)
-        msg_id = getattr(message, "id", None)
-        if self._shutdown and method is not None and msg_id is not None:
-            error = JsonRpcInvalidRequest("the server is shutting down")
-            self._send_response(msg_id, None, error.to_response_error())
-            return
-        super().handle_message(message)
-
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        """Answer a request that cannot be read with an error; pygls would only log it."""
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                self._send_response(data["id"], None, error.to_response_error())
-            raise
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
-    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
-        """Keep a document that was opened."""
-        item = params.text_document
-        document = Document.opened(item.uri, item.language_id, item.version, item.text)
-        self._server.take(document)
-        # Nobody knows where the cursor will be; what stands before it is read by then.
-        self._server.read_ahead(document, len(document.text))
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
-    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
-        """Apply the client's edits."""
-        server, uri = self._server, params.text_document.uri
-        document = server.documents.get(uri)
-        if document is not None:
-            document = document.edited(
-                params.text_document.version,
-                map(_edit, params.content_changes),
-                server.encoding,
-            )
-            server.take(document)
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
-    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
-        """Forget a document that was closed."""
-        self._server.documents.pop(params.text_document.uri, None)
-        self._server.supersede(params.text_document.uri)
-
-
 class CompletionServer(LanguageServer):
     """The server's state: documents, settings, one model, one thread that runs it."""
 
-    def __init__(self, load_model: ModelLoader, checker: Checker, settings: Settings) -> None:
+    protocol: CompletionProtocol
+
+    def __init__(self, source: ModelSource, checker: Checker, settings: Settings) -> None:
         """Start nothing; the model is loaded once a client is there."""
         super().__init__("codegen-lsp", version("codegen-lsp"), protocol_cls=CompletionProtocol)
         self.documents: dict[str, Document] = {}
-        self.host = ModelHost(load_model)
+        self.host = ModelHost(source)
         self.checker = checker
         self.settings = settings
         self.settings_problems: list[str] = []
@@ -134,7 +55,7 @@ class CompletionServer(LanguageServer):
         self._n_loads = 0
         self._reloading: asyncio.Future[None] | None = None
         self._told_of_failure = False
-        self._checks: dict[tuple[str | None, str], asyncio.Future[Verdict]] = {}
+        self._checks = PendingChecks(checker)
         self._outdated: dict[str, asyncio.Event] = {}
 
     @property
@@ -154,13 +75,13 @@ class CompletionServer(LanguageServer):
 
     def show(self, kind: types.MessageType, message: str) -> None:
         """Show one line to the person at the editor."""
-        self.window_show_message(types.ShowMessageParams(kind, f"codegen-lsp: {message}"))
+        self.protocol.show(kind, message)
 
     def set_status(self, state: str, message: str) -> None:
-        """Send ``codegen/status``."""
+        """Send ``codegen/status``, with the model that answers, else the one that is to."""
         model = self.host.model
         name = model.name if model else self.settings.model or ""
-        self.protocol.notify(_STATUS, Status(state, message, name))
+        self.protocol.send_status(Status(state, message, name))
 
     def take(self, document: Document) -> None:
         """Keep a document's newest version, as the newest of all documents."""
@@ -216,28 +137,46 @@ class CompletionServer(LanguageServer):
         self.host.expect_load()
         self.set_status("loading", "loading the model")
         try:
-            async with self._progress(f"codegen-lsp/load/{self._n_loads}") as report:
-                model = await self.host.load(self.settings, report)
+            token = f"codegen-lsp/load/{self._n_loads}"
+            async with self.protocol.shown_progress(token) as report:
+                is_loaded = await self.host.load(self.settings, report, self._tell_meanwhile)
         # Whatever is wrong with a model, the server stays up for a better one.
         except BaseException as error:
             self.host.give_up_load()
             if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 raise
             expected = isinstance(error, ServingError)
-            reason = str(error) if expected else f"{type(error).__name__}: {error}"
-            log.error("no model: %s", reason)
-            self.set_status("failed", reason)
-            self.show(types.MessageType.Error, f"no model is loaded: {reason}")
-            return
-        if model is not None:
-            log.info("model %s is ready", model.name)
-            self.set_status("ready", model.notice)
-            if model.notice:
-                self.show(types.MessageType.Warning, model.notice)
+            self._tell_failure(str(error) if expected else f"{type(error).__name__}: {error}")
+        else:
+            if not is_loaded:
+                return
+            self._tell_loaded()
+        if self.host.model is not None:
             self.fall_asleep_later()
             if self.documents:
                 newest = next(reversed(self.documents.values()))
                 self.read_ahead(newest, len(newest.text))
+
+    def _tell_meanwhile(self) -> None:
+        if model := self.host.model:
+            wanted = self.settings.model or "the embedded model"
+            self.set_status("loading", f"preparing {wanted}; {model.name} answers meanwhile")
+
+    def _tell_failure(self, reason: str) -> None:
+        log.error("no model: %s", reason)
+        if model := self.host.model:
+            self.set_status("ready", f"{reason}; {model.name} answers instead")
+            self.show(types.MessageType.Warning, f"{reason}; {model.name} answers instead")
+        else:
+            self.set_status("failed", reason)
+            self.show(types.MessageType.Error, f"no model is loaded: {reason}")
+
+    def _tell_loaded(self) -> None:
+        if model := self.host.model:
+            log.info("model %s is ready", model.name)
+            self.set_status("ready", model.notice)
+            if model.notice:
+                self.show(types.MessageType.Warning, model.notice)
 
     def fall_asleep_later(self) -> None:
         """Let the model go once nobody has typed for as long as the settings say."""
@@ -252,43 +191,6 @@ class CompletionServer(LanguageServer):
                 self.set_status("off", f"unloaded after {minutes} idle minutes")
 
         self._falling_asleep = asyncio.ensure_future(fall_asleep())
-
-    @asynccontextmanager
-    async def _progress(self, token: str) -> AsyncIterator[Progress]:
-        """Yield a function that shows progress in the editor, if it can show any."""
-        progress = self.work_done_progress
-        if not await self._can_show_progress(token):
-            yield lambda _done, _total: None
-            return
-        progress.begin(token, types.WorkDoneProgressBegin("Loading the model", percentage=0))
-        loop = asyncio.get_running_loop()
-        shown = 0
-
-        def report(done: int, total: int) -> None:
-            nonlocal shown
-            percentage = 100 * done // max(1, total)
-            if percentage > shown:
-                shown = percentage
-                value = types.WorkDoneProgressReport(percentage=percentage)
-                loop.call_soon_threadsafe(progress.report, token, value)
-
-        try:
-            yield report
-        finally:
-            progress.end(token, types.WorkDoneProgressEnd())
-
-    async def _can_show_progress(self, token: str) -> bool:
-        window = self.client_capabilities.window
-        if not (window and window.work_done_progress):
-            return False
-        asked = self.work_done_progress.create_async(token)
-        try:
-            await asyncio.wait_for(asked, _CLIENT_DEADLINE_S)
-        # A client that cannot show progress is no reason not to load.
-        except Exception as error:  # noqa: BLE001
-            log.warning("the client shows no progress: %s", type(error).__name__)
-            return False
-        return True
 
     async def complete(
         self, params: types.InlineCompletionParams
@@ -329,33 +231,31 @@ class CompletionServer(LanguageServer):
         if known is not None and known.verdict is not None:
             log.info("automatic, known")
             return [known]
-        model = await self.host.model_at_hand(outdated)
-        if model is None or outdated.is_set():
-            return []
         if known is None:
-            completion = await self._run_model(model, snapshot, is_invoked)
+            completion = await self._ask_model(snapshot, is_invoked, outdated)
             _log_completion(completion, is_invoked)
+        n_models = self.host.n_models
         candidates = (known.candidate,) if known else completion.candidates
         answers = await self._checked(candidates, snapshot, outdated)
-        if self.settings != settings or self.host.model is not model:
+        if self.settings != settings or self.host.n_models != n_models:
             # What is to come would be answered otherwise.
             return answers
         for answer in reversed(answers):
             self.host.answers.remember(answer)
         shown = [answer for answer in answers if not _is_flagged(answer)]
         is_followed = shown and not is_invoked and not outdated.is_set()
-        self.host.go_on(model, completion, shown[0] if is_followed else None, self.settings)
+        self.host.go_on(completion, shown[0] if is_followed else None, self.settings)
         return answers
 
-    async def _run_model(
-        self, model: Model, snapshot: Snapshot, is_invoked: bool
+    async def _ask_model(
+        self, snapshot: Snapshot, is_invoked: bool, outdated: asyncio.Event
     ) -> Completion:
         others = [d.text for uri, d in self.documents.items() if uri != snapshot.uri]
         try:
-            return await self.host.run(
-                model,
+            return await self.host.complete(
                 snapshot,
                 self.settings,
+                outdated,
                 n_candidates=self.settings.candidates if is_invoked else 1,
                 buffers=[text[:_BUFFER_CHARACTERS] for text in reversed(others[-_N_BUFFERS:])],
             )
@@ -382,53 +282,21 @@ class CompletionServer(LanguageServer):
             return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
         path = to_fs_path(snapshot.uri)
         project = self._project(path)
-        futures = self._checks_of(
-            [
-                CheckRequest(
-                    snapshot.text,
-                    snapshot.offset,
-                    candidate.insert_text,
-                    path=path,
-                    project=str(project) if project else None,
-                )
-                for candidate in candidates
-            ]
-        )
-        all_checked: asyncio.Future[Any] = asyncio.gather(*map(asyncio.shield, futures))
-        superseded: asyncio.Future[Any] = asyncio.ensure_future(outdated.wait())
-        try:
-            await asyncio.wait(
-                {all_checked, superseded},
-                timeout=deadline_s,
-                return_when=asyncio.FIRST_COMPLETED,
+        requests = [
+            CheckRequest(
+                snapshot.text,
+                snapshot.offset,
+                candidate.insert_text,
+                path=path,
+                project=str(project) if project else None,
             )
-            # What was not checked in time is checked when it is shown again.
-            verdicts = [f.result() if f.done() else None for f in futures]
-        finally:
-            superseded.cancel()
-            all_checked.cancel()
+            for candidate in candidates
+        ]
+        verdicts = await self._checks.verdicts(requests, deadline_s, outdated)
         return [
             Answer(snapshot, candidate, verdict)
             for candidate, verdict in zip(candidates, verdicts, strict=True)
         ]
-
-    def _checks_of(self, requests: list[CheckRequest]) -> "list[asyncio.Future[Verdict]]":
-        """Return the running checks of the texts that would result, or start them.
-
-        Whoever types along a suggestion asks about the same text again and again. A check
-        of any other text would only delay these.
-        """
-        running, self._checks = self._checks, {}
-        for request in requests:
-            text, offset = request.text, request.offset
-            key = (request.path, text[:offset] + request.insert_text + text[offset:])
-            check = running.pop(key, None)
-            if check is None or check.cancelled():
-                check = asyncio.wrap_future(self.checker.submit(request))
-            self._checks[key] = check
-        for check in running.values():
-            check.cancel()
-        return list(self._checks.values())
 
     def _project(self, path: str | None) -> Path | None:
         if path is None:
@@ -449,15 +317,13 @@ class CompletionServer(LanguageServer):
 
 
 def create_server(
-    load_model: ModelLoader, checker: Checker, settings: Settings | None = None
+    source: ModelSource, checker: Checker, settings: Settings | None = None
 ) -> CompletionServer:
     """Return a server that is ready to be started on stdio or TCP.
 
-    ``load_model`` is called in a thread with the settings and a function to report
-    progress to; it may raise ServingError. ``settings`` are the defaults for what the
-    client does not say.
+    ``settings`` are the defaults for what the client does not say.
     """
-    server = CompletionServer(load_model, checker, settings or Settings())
+    server = CompletionServer(source, checker, settings or Settings())
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
@@ -507,23 +373,12 @@ async def _pull_settings(server: CompletionServer) -> bool:
     item = types.ConfigurationItem(section=_SECTION)
     asked = server.workspace_configuration_async(types.ConfigurationParams([item]))
     try:
-        values = await asyncio.wait_for(asked, _CLIENT_DEADLINE_S)
+        values = await asyncio.wait_for(asked, CLIENT_DEADLINE_S)
     # A client that cannot tell its settings gets the defaults.
     except Exception as error:  # noqa: BLE001
         log.warning("the client did not tell its settings: %s", type(error).__name__)
         return False
     return bool(values and values[0]) and server.take_settings(values[0])
-
-
-def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
-    if isinstance(change, types.TextDocumentContentChangeWholeDocument):
-        return Edit(change.text)
-    start, end = change.range.start, change.range.end
-    return Edit(
-        change.text,
-        Position(start.line, start.character),
-        Position(end.line, end.character),
-    )
 
 
 def _snapshot(document: Document, offset: int) -> Snapshot:

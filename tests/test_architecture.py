@@ -13,26 +13,29 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of its own package that stand before it: data flows one way.
 ORDER = {
     "model_export": [
-        "errors", "architecture", "stored_tensor", "torch_bin", "checkpoint", "weights",
-        "precision", "graph", "manifest", "tokenizer", "hub", "exporting", "__init__",
+        "errors", "catalogue", "architecture", "stored_tensor", "torch_bin",
+        "codegen25_vocabulary", "tokenizer", "gguf_file", "checkpoint", "weights",
+        "precision", "graph", "manifest", "pypi", "hub", "exporting", "__init__",
         "reference",
     ],
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
         "scheduler", "power", "environment", "documents", "python_lines", "truncation",
-        "turns", "plan", "repetition", "prompt", "drafting", "completion", "answers",
-        "synthesis", "tokenizer", "session", "engine", "models", "kv_calibration", "loading",
-        "check", "check_worker", "doctor", "server_log", "model_host", "server", "commands",
-        "__main__",
+        "turns", "plan", "repetition", "prompt", "infill", "drafting", "completion",
+        "answers", "synthesis", "tokenizer", "session", "engine", "terminal", "models",
+        "kv_calibration", "loading", "local_models", "check", "check_worker",
+        "pending_checks", "doctor", "server_log", "model_host", "protocol", "server",
+        "model_commands", "commands", "__main__",
     ],
 }  # fmt: skip
 
 # A library is known to the modules named here and to no others.
 ONLY = {
     "cattrs": {"lsp_server.check_worker", "lsp_server.kv_calibration", "model_export.manifest"},
+    "gguf": {"model_export.gguf_file"},
     "huggingface_hub": {"model_export.hub"},
     "jedi": {"lsp_server.check"},
-    "lsprotocol": {"lsp_server.server"},
+    "lsprotocol": {"lsp_server.protocol", "lsp_server.server"},
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
     "onnxruntime": {"lsp_server.session", "model_export.reference"},
@@ -42,14 +45,20 @@ ONLY = {
     "psutil": {
         "lsp_server.doctor",
         "lsp_server.engine",
+        "lsp_server.loading",
         "lsp_server.power",
         "model_export.exporting",
+        "model_export.pypi",
     },
     "pyflakes": {"lsp_server.check"},
-    "pygls": {"lsp_server.server"},
-    "rich": {"lsp_server.commands"},
+    "pygls": {"lsp_server.protocol", "lsp_server.server"},
+    "rich": {"lsp_server.terminal"},
     "safetensors": {"model_export.checkpoint"},
-    "tokenizers": {"lsp_server.tokenizer", "model_export.tokenizer"},
+    "tokenizers": {
+        "lsp_server.tokenizer",
+        "model_export.exporting",
+        "model_export.tokenizer",
+    },
     "torch": {"model_export.reference"},
     "transformers": {"model_export.reference"},
 }
@@ -96,12 +105,20 @@ def test_export_knows_nothing_of_serving() -> None:
 
 
 def test_serving_knows_the_manifest_and_little_more_of_export() -> None:
-    """Only the manifest, the errors and ``export`` itself cross the border."""
-    allowed = ("model_export.manifest", "model_export.errors", "model_export.export")
+    """The manifest, the errors, ``export`` and where models come from cross the border."""
+    parts = ("manifest", "errors", "export", "catalogue", "hub", "pypi")
+    allowed = tuple(f"model_export.{part}" for part in parts)
     for name, imports in MODULES.items():
         if name.startswith("lsp_server"):
             crossing = {i for i in imports if i.startswith("model_export")}
             assert all(i.startswith(allowed) for i in crossing), name
+
+
+def test_one_module_of_serving_downloads() -> None:
+    """Nothing is fetched unless a person asked for it by name, with ``pull``."""
+    for name, imports in MODULES.items():
+        if name.startswith("lsp_server") and name != "lsp_server.model_commands":
+            assert not any(".download_" in imported for imported in imports), name
 
 
 def test_each_library_has_its_module() -> None:

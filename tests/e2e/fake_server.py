@@ -16,6 +16,7 @@ import numpy as np
 
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
+from lsp_server.model_host import Progress
 from lsp_server.models import embedded_checkpoint
 from lsp_server.sampling import BoolArray
 from lsp_server.server import create_server
@@ -102,6 +103,26 @@ class LoggingEngine:
         return np.zeros(len(token_ids) - start, np.float32)
 
 
+class FakeModels:
+    """One model, whatever is asked for."""
+
+    def __init__(self, model: Model) -> None:
+        """Have it at hand."""
+        self._model = model
+
+    def prepare(self, _settings: Settings, _progress: Progress) -> Path:
+        """Return a folder that nobody opens."""
+        return Path("fake")
+
+    def open(self, _folder: Path, _settings: Settings) -> Model:
+        """Return the model."""
+        return self._model
+
+    def has_room(self, _folder: Path | None) -> bool:
+        """Tell that there is room."""
+        return True
+
+
 def main() -> None:
     """Serve on stdio."""
     log_to_stderr()
@@ -109,7 +130,7 @@ def main() -> None:
     engine = LoggingEngine(tokenizer, Path(sys.argv[1]))
     checker = CheckWorker()
     server = create_server(
-        lambda _settings, _progress: Model("fake", engine, tokenizer),
+        FakeModels(Model("fake", engine, tokenizer)),
         checker,
         Settings(check_deadline_ms=0, max_new_tokens=1024),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 
-from lsp_server.models import embedded_checkpoint
+from lsp_server.models import EMBEDDED_MODEL
 from tests.e2e.clients import SERVER, Client, connected
 
 pytestmark = pytest.mark.e2e
@@ -94,32 +94,29 @@ async def test_a_document_that_is_not_open_gets_an_empty_list() -> None:
         assert await client.items(0, 0, uri="file:///nowhere.py") == []
 
 
-async def test_a_broken_model_leaves_a_server_that_takes_a_better_one(tmp_path: Path) -> None:
-    """A model that cannot be loaded is said once, and settings can name another."""
+async def test_a_broken_model_leaves_a_server_that_completes(tmp_path: Path) -> None:
+    """A model that cannot be loaded is said once, and the embedded one takes its place."""
     options = {"model": str(tmp_path)}
     async with connected(options=options) as client:
-        status = await client.status("failed")
+        status = await client.status("ready")
         assert str(tmp_path) in status.message
+        assert status.model == EMBEDDED_MODEL
         shown = await client.until(
             lambda: client.lsp.messages[-1] if client.lsp.messages else None
         )
-        assert shown.type is types.MessageType.Error
+        assert shown.type is types.MessageType.Warning
+        assert str(tmp_path) in shown.message
         client.open(_COMMENT)
-        assert await client.items(3, 0) == []
-        client.lsp.workspace_did_change_configuration(
-            types.DidChangeConfigurationParams(
-                {"codegen": {"model": str(embedded_checkpoint())}}
-            )
-        )
-        await client.status("ready")
         assert await client.items(3, 0)
+        assert len(client.lsp.messages) == 1
 
 
 async def test_a_name_that_is_not_here_is_not_downloaded() -> None:
     """A model's name that is not on this machine says which command gets it."""
     async with connected([*SERVER, "--model", "Salesforce/codegen-350M-mono"]) as client:
-        status = await client.status("failed")
-        assert "codegen-lsp export Salesforce/codegen-350M-mono" in status.message
+        status = await client.status("ready")
+        assert "`codegen-lsp pull Salesforce/codegen-350M-mono" in status.message
+        assert status.model == EMBEDDED_MODEL
 
 
 async def test_bad_settings_are_said_and_replaced_by_defaults() -> None:
@@ -138,10 +135,10 @@ async def test_what_was_said_at_the_start_holds_until_it_is_said_anew(tmp_path: 
     """A client's configuration adds to its initialization options, and undoes none."""
     options = {"model": str(tmp_path)}
     async with connected(options=options, configuration={"candidates": 1}) as client:
-        assert str(tmp_path) in (await client.status("failed")).message
+        assert str(tmp_path) in (await client.status("ready")).message
 
 
 async def test_settings_are_pulled_from_the_client(tmp_path: Path) -> None:
     """A client that can be asked for its settings is asked before the model is loaded."""
     async with connected(configuration={"model": str(tmp_path)}) as client:
-        assert str(tmp_path) in (await client.status("failed")).message
+        assert str(tmp_path) in (await client.status("ready")).message

@@ -1,5 +1,6 @@
 """The model comes, goes and comes back while an editor types, on the real server."""
 
+import asyncio
 import json
 import os
 import sys
@@ -13,9 +14,10 @@ import psutil
 import pytest
 from lsprotocol import types
 
+from lsp_server.models import EMBEDDED_MODEL
 from model_export import export
 from tests.checkpoints import EMBEDDED
-from tests.e2e.clients import URI, Client, answered, connected
+from tests.e2e.clients import DEADLINE_S, URI, Client, answered, connected
 
 pytestmark = pytest.mark.e2e
 
@@ -32,10 +34,11 @@ class Fake:
     log: Path
 
     def connected(
-        self, minute_s: float = _LONG_S, **options: Any
+        self, minute_s: float = _LONG_S, patience_s: float = _LONG_S, **options: Any
     ) -> AbstractAsyncContextManager[Client]:
         """Return a client of a server that was started for it."""
-        command = [sys.executable, "-m", "tests.e2e.idle_server", str(self.log), str(minute_s)]
+        arguments = map(str, (self.log, minute_s, patience_s))
+        command = [sys.executable, "-m", "tests.e2e.idle_server", *arguments]
         return connected(command, cwd=_ROOT, options=options)
 
     def events(self, name: str) -> list[list[Any]]:
@@ -50,6 +53,10 @@ class Fake:
     def let_load(self) -> None:
         """Let the model be loaded."""
         self.log.with_suffix(".load").touch()
+
+    def let_export(self) -> None:
+        """Let the checkpoint be exported."""
+        self.log.with_suffix(".export").touch()
 
     def release(self) -> None:
         """Let the model go on."""
@@ -141,16 +148,125 @@ async def test_a_request_while_the_model_is_loaded_is_answered(fake: Fake) -> No
 
 
 async def test_a_request_that_waits_for_a_model_that_fails_is_answered(fake: Fake) -> None:
-    """A broken model leaves nobody waiting; the next request does not wait either."""
+    """A broken model is said once, and the embedded one answers whoever waited for it."""
     async with fake.connected(model="HELD broken") as client:
         client.open("x = ")
         await client.until(fake.at_least(1, "load"))
         pending = client.request(0, 4)
         fake.let_load()
-        assert await answered(pending) == []
-        assert "broken cannot be loaded" in (await client.status("failed")).message
-        assert await client.items(0, 4) == []
+        assert [item.insert_text for item in await answered(pending)] == ['"3"']
+        status = await client.status("ready")
+        assert status.model == "fake"
+        assert status.message == "HELD broken cannot be loaded; fake answers instead"
+        (shown,) = client.lsp.messages
+        assert status.message in shown.message
+        assert {name for name, _ in fake.events("generate")} == {"fake"}
+
+
+async def test_a_model_that_is_not_here_is_said_and_the_embedded_one_answers(
+    fake: Fake,
+) -> None:
+    """A name that stands for nothing costs no completion, and one line tells how to get it."""
+    async with fake.connected(model="missing") as client:
+        client.open("x = ")
+        assert await suggested(client, 0, 4) == ['"3"']
+        status = await client.status("ready")
+        assert status.model == "fake"
+        (shown,) = client.lsp.messages
+        assert shown.type is types.MessageType.Warning
+        for told in (status.message, shown.message):
+            assert "`codegen-lsp pull missing` gets it; fake answers instead" in told
+
+
+async def test_a_model_that_cannot_be_had_leaves_the_older_one(fake: Fake) -> None:
+    """Who had completions goes on having them, and is told by which model."""
+    async with fake.connected(model="old") as client:
+        client.open("x = ")
+        await client.status("ready")
+        change(client, model="missing")
+        await client.until(times(client, "ready", 2))
+        status = client.statuses[-1]
+        assert status.model == "old"
+        assert status.message.endswith("; old answers instead")
+        assert await suggested(client, 0, 4) == ['"3"']
+        assert {name for name, _ in fake.events("generate")} == {"old"}
+
+
+async def test_the_embedded_model_answers_while_another_is_exported(fake: Fake) -> None:
+    """The first completion does not wait for minutes, and the model comes when it can."""
+    async with fake.connected(patience_s=0, model="checkpoint") as client:
+        client.open("x = ")
+        assert await suggested(client, 0, 4) == ['"3"']
+        status = await client.until(
+            lambda: next((s for s in client.statuses if "meanwhile" in s.message), None)
+        )
+        assert (status.state, status.model) == ("loading", "fake")
+        assert status.message == "preparing checkpoint; fake answers meanwhile"
+        assert fake.events("load") == [["fake"]]
+        fake.let_export()
+        ready = await client.status("ready")
+        assert (ready.model, ready.message) == ("checkpoint", "")
+        assert await suggested(client, 0, 4) == ['"3"']
+        prompts = [event for event in fake.events("generate") if event[0] == "checkpoint"]
+        assert prompts
+        assert client.lsp.messages == []
+
+
+async def test_an_export_that_fails_leaves_the_model_that_stood_in(fake: Fake) -> None:
+    """Minutes of waiting for a bad model end with a word and not with silence."""
+    async with fake.connected(patience_s=0, model="broken checkpoint") as client:
+        client.open("x = ")
+        assert await suggested(client, 0, 4) == ['"3"']
+        fake.let_export()
+        status = await client.status("ready")
+        assert status.model == "fake"
+        assert "broken checkpoint cannot be loaded" in status.message
+        client.insert(0, 4, "y")
+        client.insert(0, 5, " + ")
+        assert await suggested(client, 0, 8) == ['"7"']
         assert len(client.lsp.messages) == 1
+
+
+async def test_a_request_stops_when_its_model_is_replaced(fake: Fake) -> None:
+    """What is being written by the model before is ended and asked of the new one."""
+    async with fake.connected(patience_s=_SHORT_S, model="old") as client:
+        client.open("SLOW = ")
+        await client.status("ready")
+        change(client, model="checkpoint")
+        await client.until(fake.at_least(1, "export"))
+        pending = client.request(0, 7, invoked=False)
+        await client.until(fake.at_least(1, "slow"))
+        fake.let_export()
+        assert (await client.until(_status_of(client, "checkpoint"))).state == "ready"
+        await client.until(fake.at_least(2, "slow"))
+        assert len(fake.events("stopped")) == 1
+        client.insert(0, 7, "1")
+        assert await answered(pending) == []
+        assert [name for name, _ in fake.events("generate")] == ["old", "checkpoint"]
+
+
+async def test_another_model_ends_an_export(fake: Fake) -> None:
+    """An export that nobody wants any more ends, and the model that is wanted comes."""
+    async with fake.connected(model="checkpoint") as client:
+        await client.until(fake.at_least(1, "export"))
+        change(client, model="newer")
+        assert (await client.status("ready")).model == "newer"
+        await client.until(fake.at_least(1, "export ended"))
+        assert ["checkpoint"] not in fake.events("load")
+
+
+async def test_the_end_of_the_session_ends_an_export(fake: Fake) -> None:
+    """A server that is told to go while it exports goes, and leaves nothing half-done."""
+    async with fake.connected(model="checkpoint") as client:
+        await client.until(fake.at_least(1, "export"))
+        await client.lsp.shutdown_async(None)
+        await client.until(fake.at_least(1, "export ended"))
+        client.lsp.exit(None)
+        assert await asyncio.wait_for(client.process.wait(), DEADLINE_S) == 0
+
+
+def _status_of(client: Client, model: str) -> Callable[[], Any]:
+    return lambda: next((s for s in client.statuses if s.model == model), None)
 
 
 async def test_an_edit_ends_the_waiting_for_a_model(fake: Fake) -> None:
@@ -321,25 +437,28 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("harm", "options", "reason"), REFUSED.values(), ids=REFUSED)
-async def test_a_model_that_cannot_run_is_one_message_and_another_can(
+async def test_a_model_that_cannot_run_is_one_message_and_others_can(
     harm: Callable[[Path], None],
     options: dict[str, Any],
     reason: str,
     folder: Path,
     good: Path,
 ) -> None:
-    """It says what is wrong in one line, and the server lives for a better model."""
+    """It says what is wrong in one line, and the embedded model answers until a better one."""
     harm(folder)
     async with connected(options={"model": str(folder), **options}) as client:
         client.open("import os\n\n\ndef size_of(path):\n    return ")
-        assert reason in (await client.status("failed")).message
+        status = await client.status("ready")
+        assert reason in status.message
         (shown,) = await client.until(lambda: client.lsp.messages or None)
-        assert shown.type is types.MessageType.Error
+        assert shown.type is types.MessageType.Warning
         assert reason in shown.message
         assert len(shown.message.splitlines()) == 1
-        assert await client.items(4, 11) == []
+        assert status.model == EMBEDDED_MODEL
+        assert await client.items(4, 11)
         change(client, model=str(good), device="auto")
-        await client.status("ready")
+        await client.until(times(client, "ready", 2))
+        assert client.statuses[-1].message == ""
         assert await client.items(4, 11)
         assert len(client.lsp.messages) == 1
 

@@ -136,6 +136,22 @@ def test_close_stops_all_and_takes_no_more() -> None:
         submitted(scheduler, "c")
 
 
+def test_stop_all_tells_when_everything_has_ended(scheduler: Scheduler) -> None:
+    """Once all that runs and waits is stopped, nothing holds what the tasks held."""
+    scheduler.stop_all().result(DEADLINE_S)
+    first, first_result = submitted(scheduler, "a")
+    assert first.started.wait(DEADLINE_S)
+    _, second_result = submitted(scheduler, "b")
+    later = idle(scheduler)
+    scheduler.stop_all().result(DEADLINE_S)
+    assert first_result.result(0) == "stopped"
+    assert second_result.result(0) == "stopped"
+    scheduler.submit("c", threading.Event(), lambda: None).result(DEADLINE_S)
+    assert not later.started.is_set()
+    scheduler.close()
+    scheduler.stop_all().result(DEADLINE_S)
+
+
 class IdleTask(Task):
     """The same, for when there is nothing else to do."""
 

@@ -1,0 +1,161 @@
+"""What goes over the wire otherwise than pygls does it: documents, errors, status, progress."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidRequest
+from pygls.protocol import LanguageServerProtocol, lsp_method
+
+from lsp_server.documents import Document, Edit
+from lsp_server.model_host import Progress
+from lsp_server.positions import Encoding, Position
+
+_STATUS = "codegen/status"
+CLIENT_DEADLINE_S = 2.0
+"""How long a client may take to answer a question of ours."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the notification ``codegen/status`` carries."""
+
+    state: str
+    message: str
+    model: str
+
+
+class DocumentKeeper(Protocol):
+    """What the protocol needs of ``lsp_server.server.CompletionServer``."""
+
+    documents: dict[str, Document]
+
+    @property
+    def encoding(self) -> Encoding:
+        """The unit in which the client counts characters."""
+
+    def take(self, document: Document) -> None:
+        """Keep a document's newest version."""
+
+    def read_ahead(self, document: Document, offset: int) -> None:
+        """Read what a completion at the offset would need."""
+
+    def supersede(self, uri: str) -> None:
+        """End what is being done for a document."""
+
+
+class CompletionProtocol(LanguageServerProtocol):
+    """pygls' protocol with our own documents; see ``lsp_server.documents`` for why."""
+
+    @property
+    def _keeper(self) -> DocumentKeeper:
+        return cast(DocumentKeeper, self._server)
+
+    def handle_message(self, message: Any) -> None:
+        """Answer what comes after shutdown with an error; pygls would only log it."""
+        method = getattr(message, "method", None)
+        msg_id = getattr(message, "id", None)
+        if self._shutdown and method is not None and msg_id is not None:
+            error = JsonRpcInvalidRequest("the server is shutting down")
+            self._send_response(msg_id, None, error.to_response_error())
+            return
+        super().handle_message(message)
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """Answer a request that cannot be read with an error; pygls would only log it."""
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                self._send_response(data["id"], None, error.to_response_error())
+            raise
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
+        """Keep a document that was opened."""
+        item = params.text_document
+        document = Document.opened(item.uri, item.language_id, item.version, item.text)
+        self._keeper.take(document)
+        # Nobody knows where the cursor will be; what stands before it is read by then.
+        self._keeper.read_ahead(document, len(document.text))
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
+        """Apply the client's edits."""
+        keeper, uri = self._keeper, params.text_document.uri
+        document = keeper.documents.get(uri)
+        if document is not None:
+            document = document.edited(
+                params.text_document.version,
+                map(_edit, params.content_changes),
+                keeper.encoding,
+            )
+            keeper.take(document)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
+        """Forget a document that was closed."""
+        self._keeper.documents.pop(params.text_document.uri, None)
+        self._keeper.supersede(params.text_document.uri)
+
+    def show(self, kind: types.MessageType, message: str) -> None:
+        """Show one line to the person at the editor."""
+        params = types.ShowMessageParams(kind, f"codegen-lsp: {message}")
+        self.notify(types.WINDOW_SHOW_MESSAGE, params)
+
+    def send_status(self, status: Status) -> None:
+        """Send ``codegen/status``."""
+        self.notify(_STATUS, status)
+
+    @asynccontextmanager
+    async def shown_progress(self, token: str) -> AsyncIterator[Progress]:
+        """Yield a function that shows progress in the editor, if it can show any."""
+        progress = self.progress
+        if not await self._can_show_progress(token):
+            yield lambda _done, _total: None
+            return
+        progress.begin(token, types.WorkDoneProgressBegin("Loading the model", percentage=0))
+        loop = asyncio.get_running_loop()
+        shown = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown
+            percentage = 100 * done // max(1, total)
+            if percentage > shown:
+                shown = percentage
+                value = types.WorkDoneProgressReport(percentage=percentage)
+                loop.call_soon_threadsafe(progress.report, token, value)
+
+        try:
+            yield report
+        finally:
+            progress.end(token, types.WorkDoneProgressEnd())
+
+    async def _can_show_progress(self, token: str) -> bool:
+        window = self.client_capabilities.window
+        if not (window and window.work_done_progress):
+            return False
+        try:
+            await asyncio.wait_for(self.progress.create_async(token), CLIENT_DEADLINE_S)
+        # A client that cannot show progress is no reason not to load.
+        except Exception as error:  # noqa: BLE001
+            log.warning("the client shows no progress: %s", type(error).__name__)
+            return False
+        return True
+
+
+def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
+    if isinstance(change, types.TextDocumentContentChangeWholeDocument):
+        return Edit(change.text)
+    start, end = change.range.start, change.range.end
+    return Edit(
+        change.text,
+        Position(start.line, start.character),
+        Position(end.line, end.character),
+    )
