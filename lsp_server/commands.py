@@ -20,9 +20,10 @@ from typing import Any
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
-from lsp_server.errors import DocumentError, ServingError
-from lsp_server.model_commands import fetched
-from lsp_server.models import export_folder
+from lsp_server.errors import DocumentError, ModelNotFoundError, ServingError
+from lsp_server.limited_run import run_limited
+from lsp_server.model_commands import fetched, pulled
+from lsp_server.models import EMBEDDED_MODEL, TINY, export_folder
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
 from lsp_server.settings import Settings
@@ -30,6 +31,7 @@ from lsp_server.synthesis import WrittenTurn
 from lsp_server.synthesis import synthesize as synthesize_text
 from lsp_server.terminal import print_json, progress_bar
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+from model_export.errors import DownloadError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -50,10 +52,9 @@ _LANGUAGES = {
     ".ts": "typescript",
 }
 
-_DEMO = """\
-import os
-
-
+_DEMO_MODEL = "smollm2-135m"
+# The embedded model completes lines; it solves no task.
+_TINY_DEMO = """\
 class Folder:
     def __init__(self, path):
         # Store the path.
@@ -61,11 +62,21 @@ class Folder:
     def __str__(self):
         # Return the path.
 
-    def files(self):
-        # List the files in the folder.
 
-    def is_empty(self):
-        # Tell whether there are no files.
+print(Folder("home"))
+"""
+_DEMO = """\
+numbers = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+
+# Make a list "even" of the even numbers in "numbers".
+
+# Compute the sum of the list "even".
+
+# Write a function "square" that returns the square of a number.
+
+# Make a list "squares" of the squares of "even".
+
+# Print the squares.
 """
 
 
@@ -220,15 +231,40 @@ def synthesize(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Write a small program in several turns and show each with its time and check."""
+    """Write a small program in several turns, show each with its check, and run it."""
     with _checking() as check:
-        model = _open(options.model)
+        model = _open_or_pull(options.model) if options.model else _demo_model()
         print(f"model: {model.name}\n")
+        text = _TINY_DEMO if model.name == EMBEDDED_MODEL else _DEMO
         for turn in synthesize_text(
-            model, _DEMO, max_new_tokens=Settings().max_new_tokens, check=check
+            model, text, max_new_tokens=Settings().max_new_tokens, check=check
         ):
             _print_turn(turn)
+            text = turn.text
+    print(f"The finished program:\n\n{text}\nIt prints:")
+    run = run_limited(text)
+    sys.stdout.writelines(f"    {line}\n" for line in run.output.splitlines())
+    if run.failure:
+        print(f"    [{run.failure}]")
     return 0
+
+
+def _demo_model() -> Model:
+    """Return a model that knows something, or else the embedded one, with a word about it."""
+    try:
+        return _open_or_pull(_DEMO_MODEL)
+    except DownloadError as error:
+        print(f"{error}\nThe embedded model writes instead; it knows very little.")
+        return _open(TINY)
+
+
+def _open_or_pull(name: str) -> Model:
+    try:
+        return _open(name)
+    except ModelNotFoundError:
+        print(f"fetching {name}, for this demo and later use", flush=True)
+        pulled(name)
+        return _open(name)
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -81,9 +81,14 @@ def _suffix(tokenizer: TextTokenizer, after: str, n_tokens: int) -> list[int]:
     """Return the tokens of the text's beginning, cut at a line's end if there is one."""
     text = after[: n_tokens * CHARACTERS_PER_TOKEN]
     encoded = tokenizer.encode(text)
-    token_ids = encoded.token_ids[:n_tokens]
-    if len(token_ids) == len(encoded.token_ids) and len(text) == len(after):
+    token_ids, spans = encoded.token_ids, encoded.spans
+    if len(token_ids) <= n_tokens and len(text) == len(after):
         return token_ids
-    ends = [end for _, end in encoded.spans[:n_tokens]]
-    at_line_end = (n for n in range(len(ends), 0, -1) if text[ends[n - 1] - 1] == "\n")
-    return token_ids[: next(at_line_end, n_tokens)]
+    # Tokens of one character, which a rare one has several of, have the same span.
+    whole = [
+        n
+        for n in range(min(n_tokens, len(spans)), 0, -1)
+        if n == len(spans) or spans[n][0] >= spans[n - 1][1]
+    ]
+    at_line_end = (n for n in whole if text[spans[n - 1][1] - 1] == "\n")
+    return token_ids[: next(at_line_end, max(whole, default=0))]

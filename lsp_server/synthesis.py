@@ -86,11 +86,14 @@ def _next_turn(text: str, passed: int, n_stale: int) -> Turn | None:
 def _with_room(text: str, turn: Turn) -> tuple[str, int]:
     """Return the text with an empty line for the turn's program, and its offset.
 
-    What was there goes, and one blank line comes before what follows.
+    What was there goes. One blank line comes before what follows, or two where there were.
     """
     line_end = line_end_of(text)
     head = text[: turn.prompt_end]
     if not head.endswith(("\n", "\r")):
         head += line_end
-    rest = text[turn.end :]
-    return head + line_end + (line_end + rest if rest.strip() else ""), len(head)
+    body, rest = text[turn.prompt_end : turn.end], text[turn.end :]
+    n_blank = sum(not line.strip() for line in split_lines(body[len(body.rstrip()) :])[:-1])
+    # The first line end after a program is the program's own.
+    n_blank = min(max(1, n_blank - bool(body.strip())), 2)
+    return head + line_end + (n_blank * line_end + rest if rest.strip() else ""), len(head)

@@ -142,16 +142,16 @@ def cut_repeated_lines(generated: str, after: str) -> str:
 def is_talk(line: str) -> bool:
     """Tell whether a line of code is what instruct models say after or in place of it.
 
-    It is a Markdown fence or a sentence. No Python line begins with either: of two words
-    in a row one is a keyword, or the first one is in lower case.
+    It is a Markdown fence or a sentence, perhaps in a list. No Python line begins with
+    either: of two words in a row one is a keyword, or the first one is in lower case.
     """
     if line.startswith(_FENCE):
         return True
-    match = _FIRST_WORDS.match(line)
+    match = _FIRST_WORDS.match(line.removeprefix("* ").removeprefix("- "))
     if match is None:
         return False
     words = match.group().split(" ")
-    if match.end() == len(line):
+    if match.end() == len(match.string):
         # The last word may be unfinished yet, and become a keyword.
         words.pop()
     return any(not iskeyword(word) and not iskeyword(next_) for word, next_ in pairwise(words))

@@ -25,7 +25,7 @@ ORDER = {
         "answers", "synthesis", "tokenizer", "session", "engine", "terminal", "models",
         "kv_calibration", "loading", "local_models", "check", "check_worker",
         "pending_checks", "doctor", "server_log", "model_host", "protocol", "server",
-        "model_commands", "commands", "__main__",
+        "model_commands", "limited_run", "commands", "__main__",
     ],
 }  # fmt: skip
 

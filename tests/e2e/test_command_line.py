@@ -138,10 +138,22 @@ def test_doctor_fails_where_the_model_does(tmp_path: Path) -> None:
 
 
 def test_demo_shows_two_or_more_turns_with_time_and_check() -> None:
-    """The demo works with nothing but the package, and shows what it promises."""
-    output = _run("demo").stdout
+    """The demo works with nothing but the package, runs the program, and says so."""
+    output = _run("demo", "--model", "tiny").stdout
     assert output.count(" ms, check: ") >= 2
     assert "(nothing)" not in output
+    assert output.endswith("It prints:\n    home\n")
+
+
+def test_the_demo_falls_back_to_the_embedded_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the network there is a demo too, with a word about what is missing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    output = _run("demo").stdout
+    assert "The embedded model writes instead" in output
+    assert "model: codegen-tiny" in output
 
 
 def _not_utf8(folder: Path) -> Path:

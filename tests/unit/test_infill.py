@@ -89,6 +89,7 @@ def built(
 
 @given(before=texts, after=texts, heal=st.booleans())
 @example(before="x = <mask_1>", after="<|endoftext|><sep><mask_1>y", heal=True)
+@example(before="", after="x" * 98 + "\U0001f600" * 34, heal=False)
 def test_the_prompt_is_the_published_format(before: str, after: str, heal: bool) -> None:
     """Byte for byte, with the masked text begun as far as the cursor's line stands."""
     assert REAL.infill_tokens is not None

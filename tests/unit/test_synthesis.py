@@ -45,13 +45,13 @@ def named(prompt: str) -> str:
         ("# a\n", "# a\na = 1\n"),
         ("# a", "# a\na = 1\n"),
         ("# a\n\n# b\n\n", "# a\na = 1\n\n# b\nb = 1\n"),
-        ("# a\n\n\n\n\n# b\nx\n", "# a\na = 1\n\n# b\nx\n"),
+        ("# a\n\n\n\n\n# b\nx\n", "# a\na = 1\n\n\n# b\nx\n"),
         ("# a\n# %%\nx\n", "# a\na = 1\n\n# %%\nx\n"),
         ("# a\nx\n# b\n# c\n\n# d\ny", "# a\nx\n# b\n# c\nc = 1\n\n# d\ny"),
         ("# a\r\n\r\n# b\r\n", "# a\r\na = 1\r\n\r\n# b\r\nb = 1\r\n"),
         ("# a\r\r# b\r", "# a\ra = 1\r\r# b\rb = 1\r"),
         ("def f():\n    # a\n", "def f():\n    # a\n    a = 1\n"),
-        ("def f():\n    # a\n\n\nx\n", "def f():\n    # a\n    a = 1\n\nx\n"),
+        ("def f():\n    # a\n\n\nx\n", "def f():\n    # a\n    a = 1\n\n\nx\n"),
         ("# a\ndef f():\n\t# b\n\n# c\n", "# a\ndef f():\n\t# b\n\tb = 1\n\n# c\nc = 1\n"),
         ("# a\n  \n\t\n", "# a\na = 1\n"),
         ("x = 1\n", "x = 1\n"),
@@ -59,7 +59,7 @@ def named(prompt: str) -> str:
     ],
 )
 def test_each_empty_turn_gets_its_program(text: str, expected: str) -> None:
-    """A program stands below its comment, and one blank line before what follows."""
+    """A program stands below its comment, and one or two blank lines before what follows."""
     turns, _ = synthesized(text, named)
     assert (turns[-1].text if turns else text) == expected
     # Once written, nothing is left to write.
