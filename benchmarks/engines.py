@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,20 +23,23 @@ from rich.console import Console
 
 from benchmarks.environments import (
     CTRANSLATE2,
+    LLAMA_CPP,
     OPENVINO,
     Environment,
     EnvironmentFailedError,
     cache_folder,
     last_line,
 )
-from benchmarks.report import OURS, Engine, Result
+from benchmarks.report import AS_IS, LLAMA, OURS, Engine, Result, matrices
 from benchmarks.workers.protocol import Job, Visit, to_json
+from model_export.architecture import Architecture
 from model_export.precision import choose_precision
 
 _ROOT = Path(__file__).parents[1]
 _ANSWER_S = 180
 _LOAD_S = 600
 _BESIDE_MODEL_BYTES = 1_500_000_000
+_NEEDS_TORCH = "it needs torch: pip install -e '.[bench,reference]'"
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,23 @@ class Subject:
     worker: str
     environment: Environment | None = None
     """None is ours, which for a peer needs the extra ``reference``."""
-    reads_checkpoint: bool = False
     is_quick: bool = True
 
+    @property
+    def reads_gguf(self) -> bool:
+        """Whether it takes a GGUF file; others get what transformers makes of it."""
+        return self.engine.name in (OURS, LLAMA)
 
-def subjects() -> list[Subject]:
-    """Return all engines, ours first."""
+
+_TRANSFORMERS = Subject(Engine("transformers", "fp32", "float32", 4), "transformers_torch")
+
+
+def subjects(architecture: Architecture, *, has_gguf: bool) -> list[Subject]:
+    """Return all engines that run such a model, ours first; llama.cpp needs a GGUF file."""
     # Preparing for an int8 cache prepares for floats too, so it comes first.
     ours = [
         Subject(
-            Engine(OURS, precision, kv_type, _our_bytes(precision)),
+            Engine(OURS, precision, kv_type, _our_bytes(precision, architecture)),
             "ours",
             is_quick=(precision, kv_type) != ("fp32", "int8"),
         )
@@ -75,11 +86,8 @@ def subjects() -> list[Subject]:
     ]
     return [
         *ours,
-        Subject(
-            Engine("transformers", "fp32", "float32", 4),
-            "transformers_torch",
-            reads_checkpoint=True,
-        ),
+        *(_llama_cpp() if has_gguf else []),
+        _TRANSFORMERS,
         Subject(Engine("optimum-onnx", "fp32", "float32", 4), "optimum_onnx"),
         Subject(
             Engine("ctranslate2", "int8", "float32", 1 + 4 / 1024),
@@ -90,13 +98,41 @@ def subjects() -> list[Subject]:
     ]
 
 
-def _our_bytes(precision: str) -> float:
-    """Return the bytes of one weight with its part of the block's scale."""
-    quantization = choose_precision(precision, "cpu", 0).products
-    if quantization is None:
-        return 4
-    n_bytes = quantization.bits / 8
-    return n_bytes + 4 / quantization.block_size
+def _llama_cpp() -> list[Subject]:
+    """Return each kind of file with each cache; a cache of integers needs flash attention."""
+    return [
+        Subject(
+            # How many bytes a weight has, its worker says.
+            Engine(LLAMA, precision, kv_type, 0.0, has_flash_attention),
+            "llama_cpp",
+            LLAMA_CPP,
+            is_quick=kv_type == "float16" and (has_flash_attention or precision == AS_IS),
+        )
+        for precision in (AS_IS, "q4_0", "q8_0")
+        for kv_type, has_flash_attention in (
+            ("float16", False),
+            ("float16", True),
+            ("int8", True),
+        )
+    ]
+
+
+def _our_bytes(precision: str, architecture: Architecture) -> float:
+    """Return the bytes of the mean weight with its part of the block's scale."""
+    chosen = choose_precision(precision, "cpu", 0)
+    *products, (vocab_size, d_model) = matrices(architecture)
+    of_head = chosen.for_embedding if architecture.has_tied_head else chosen.for_product
+    stored = [(n_rows, width, chosen.for_product(width)) for n_rows, width in products]
+    stored.append((vocab_size, d_model, of_head(d_model)))
+    n_bytes, n_weights = 0.0, 0
+    for n_rows, width, quantization in stored:
+        n_weights += n_rows * width
+        if quantization is None:
+            n_bytes += 4 * n_rows * width
+        else:
+            block = quantization.block_size * quantization.bits / 8 + 4
+            n_bytes += n_rows * -(-width // quantization.block_size) * block
+    return n_bytes / n_weights
 
 
 class WorkerFailedError(Exception):
@@ -177,6 +213,7 @@ class Loader:
     """Starts the workers of one run; what it makes lies in the cache and is used again."""
 
     checkpoint: Path
+    """A folder, or a GGUF file."""
     n_threads: int
     console: Console
     results: list[Result] = field(default_factory=list)
@@ -199,7 +236,7 @@ class Loader:
         if subject.environment:
             self._make(subject.environment)
         elif subject.engine.name != OURS and not importlib.util.find_spec("transformers"):
-            raise WorkerFailedError("it needs torch: pip install -e '.[bench,reference]'")
+            raise WorkerFailedError(_NEEDS_TORCH)
         job = self._job(subject)
         self._prepare(subject, job)
         _check_memory(Path(job.folder))
@@ -209,6 +246,8 @@ class Loader:
         result.settings = loaded["settings"]
         result.versions = loaded["versions"]
         result.best_tokens = loaded["best_tokens"]
+        if bytes_per_weight := loaded["bytes_per_weight"]:
+            result.engine = replace(result.engine, bytes_per_weight=bytes_per_weight)
         return worker
 
     def _make(self, environment: Environment) -> None:
@@ -226,14 +265,40 @@ class Loader:
     def _job(self, subject: Subject) -> Job:
         engine = subject.engine
         made_by = subject.environment.digest if subject.environment else _exporter_digest()
-        folder = _models_of(self.checkpoint) / engine.name / made_by / engine.precision
+        folder = self._models / engine.name / made_by / engine.precision
+        checkpoint = self.checkpoint if subject.reads_gguf else self._folder()
         return Job(
-            str(self.checkpoint),
-            str(self.checkpoint if subject.reads_checkpoint else folder),
+            str(checkpoint),
+            str(checkpoint if subject is _TRANSFORMERS else folder),
             engine.precision,
             engine.kv_type,
             self.n_threads,
+            engine.has_flash_attention,
         )
+
+    def _folder(self) -> Path:
+        """Return a folder of the weights, which transformers makes of a GGUF file once."""
+        if self.checkpoint.is_dir():
+            return self.checkpoint
+        if not importlib.util.find_spec("transformers"):
+            raise WorkerFailedError(_NEEDS_TORCH)
+        engine = _TRANSFORMERS.engine
+        folder = self._models / engine.name / version("transformers") / engine.precision
+        job = Job(
+            str(self.checkpoint), str(folder), engine.precision, engine.kv_type, self.n_threads
+        )
+        self._prepare(_TRANSFORMERS, job)
+        return folder
+
+    @property
+    def _models(self) -> Path:
+        """Where what is made of the checkpoint lies: it goes by its files' sizes and times."""
+        is_folder = self.checkpoint.is_dir()
+        entries = self.checkpoint.iterdir() if is_folder else [self.checkpoint]
+        files = sorted(path for path in entries if path.is_file())
+        known = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        name = hashlib.sha256(f"{self.checkpoint} {known}".encode()).hexdigest()[:12]
+        return cache_folder() / "models" / name
 
     def _prepare(self, subject: Subject, job: Job) -> None:
         """Convert the checkpoint, where these versions have not done it already."""
@@ -286,14 +351,6 @@ def _check_memory(folder: Path) -> None:
 def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _models_of(checkpoint: Path) -> Path:
-    """Return where what is made of a checkpoint lies: it goes by its files' sizes and times."""
-    files = sorted(path for path in checkpoint.iterdir() if path.is_file())
-    known = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    name = hashlib.sha256(f"{checkpoint} {known}".encode()).hexdigest()[:12]
-    return cache_folder() / "models" / name
 
 
 def _exporter_digest() -> str:

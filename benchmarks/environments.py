@@ -5,6 +5,7 @@ environment that is of other requirements, or was not finished, is made anew.
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ class Environment:
     name: str
     requirements: tuple[str, ...]
     unwanted: tuple[str, ...] = ()
+    cmake_arguments: str = ""
+    """Of what has to be compiled for this machine's processor."""
 
     @property
     def folder(self) -> Path:
@@ -56,14 +59,16 @@ class Environment:
             return False
 
     def make(self) -> None:
-        """Make it, which takes a minute or more.
+        """Make it, which takes a minute or more, and ten where something is compiled.
 
         Raises:
             EnvironmentFailedError: something cannot be installed here.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         venv.create(self.folder, with_pip=True)
-        self._pip("install", *self.requirements)
+        # A wheel of the cache may have been compiled with other arguments.
+        cache = ["--no-cache-dir"] if self.cmake_arguments else []
+        self._pip("install", *cache, *self.requirements)
         if self.unwanted:
             self._pip("uninstall", "--yes", *self.unwanted)
         (self.folder / _LOCK).write_text(self._pip("freeze"))
@@ -72,13 +77,19 @@ class Environment:
 
     def _requested(self) -> str:
         lines = [*self.requirements, *(f"without {name}" for name in self.unwanted)]
+        if self.cmake_arguments:
+            lines.append(self.cmake_arguments)
         return "\n".join([sys.version, *lines])
 
     def _pip(self, *arguments: str) -> str:
         command = [str(self.python), "-m", "pip", "--disable-pip-version-check", *arguments]
-        run = subprocess.run(command, capture_output=True, text=True)
+        environ = {**os.environ, "CMAKE_ARGS": self.cmake_arguments}
+        run = subprocess.run(command, capture_output=True, text=True, env=environ)
         if run.returncode:
-            raise EnvironmentFailedError(last_line(run.stderr) or "pip failed")
+            reason = last_line(run.stderr) or "pip failed"
+            if self.cmake_arguments:
+                reason = f"it is compiled here, which takes a C++ compiler: {reason}"
+            raise EnvironmentFailedError(reason)
         return run.stdout
 
 
@@ -88,6 +99,11 @@ OPENVINO = Environment(
     ("openvino==2026.4.1", "nncf==3.4.0", "optimum-intel==2.2.0", *_CONVERTING),
     # optimum-intel asks for it; of another build than torch's it breaks the export.
     unwanted=("torchvision",),
+)
+LLAMA_CPP = Environment(
+    "llama-cpp",
+    ("llama-cpp-python==0.3.36",),
+    cmake_arguments="-DGGML_NATIVE=ON -DGGML_OPENMP=ON -DLLAVA_BUILD=OFF",
 )
 
 

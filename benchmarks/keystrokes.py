@@ -866,14 +866,13 @@ def _speculate_all(
 ) -> dict[str, Speculated]:
     texts = [path.read_text("utf-8") for path in files]
     texts = [text for text in texts if len(text.splitlines()) > _FEWEST_LINES]
+    sizes: list[tuple[str, Path | None, int]] = [(model or _SMALL, None, effort.small_cases)]
+    if larger is not None:
+        sizes.append((_LARGE, larger, effort.large_cases))
     found = {}
-    for name, beside, n in (
-        (_SMALL, None, effort.small_cases),
-        (_LARGE, larger, effort.large_cases),
-    ):
-        if beside or name == _SMALL:
-            tell = begin(f"speculation, {name}", n * len(_KINDS))
-            found[name] = speculate(model, beside, texts, n, tell)
+    for name, beside, n in sizes:
+        tell = begin(f"speculation, {name}", n * len(_KINDS))
+        found[name] = speculate(model, beside, texts, n, tell)
     return found
 
 
@@ -884,7 +883,7 @@ def _type_all(
     effort: Effort,
     begin: Begin,
 ) -> dict[str, tuple[Typed, list[Asked]]]:
-    setups = [Setup(_SMALL, model, off, None) for off in effort.small_off]
+    setups = [Setup(model or _SMALL, model, off, None) for off in effort.small_off]
     if larger is not None:
         setups += [Setup(_LARGE, model, off, larger) for off in effort.large_off]
     edits = [e for s in scripts.values() for p in s.passages for e in p.edits]

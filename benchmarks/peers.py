@@ -1,10 +1,10 @@
 """Compares our engine with its peers on one machine: time, memory, and how near the limit.
 
-Makes a checkpoint of 350M shape with random weights, an environment for each peer, and a
-worker process for each engine. The workers keep their models loaded and take turns, so
-that what else the machine does falls on all alike. Run as ``codegen-lsp bench peers`` or
-``python -m benchmarks.peers``, with ``--quick`` for fewer rounds; needs the
-extras ``bench`` and ``reference``. All that is made lies in the user's cache and is used again.
+Takes a checkpoint, or makes one of 350M shape with random weights; makes an environment for
+each peer, and a worker process for each engine. The workers keep their models loaded and
+take turns, so that what else the machine does falls on all alike. Run as ``codegen-lsp bench
+peers`` or ``python -m benchmarks.peers``, with ``--quick`` for fewer rounds; needs the extras
+``bench`` and ``reference``. All that is made lies in the user's cache and is used again.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks import plots
 from benchmarks.bandwidth import MemoryProbe
+from benchmarks.checkpoints import find_checkpoint
 from benchmarks.engines import Loader, WorkerFailedError, WorkerProcess, subjects
 from benchmarks.environments import cache_folder
 from benchmarks.random_checkpoint import SHAPE, write_checkpoint
@@ -43,12 +44,14 @@ from benchmarks.report import (
     ratio,
 )
 from benchmarks.workers.protocol import Visit
-from model_export.architecture import Architecture, read_architecture
-from model_export.errors import ExportError, NotACheckpointError
+from lsp_server.errors import ServingError
+from model_export.architecture import read_architecture
+from model_export.checkpoint import open_checkpoint
+from model_export.errors import ExportError
 
-_QUICK_ROUNDS, _QUICK_S = 3, 9.5 * 60
-_ROUNDS, _FULL_S = 10, 17 * 60
-"""No round is begun that would end later, counted from the start."""
+_QUICK_ROUNDS, _QUICK_S = 3, 8 * 60
+_ROUNDS, _FULL_S = 10, 15 * 60
+"""No round but the first is begun that would end later, counted from when all are loaded."""
 _DECODED_TOKENS = 16
 _BLOCK_TOKENS = 4
 _TYPED_TOKENS = 2
@@ -85,7 +88,7 @@ def _measure(
     *,
     n_threads: int,
     n_rounds: int,
-    end: float,
+    budget_s: float,
 ) -> tuple[dict[str, list[float]], float]:
     """Let the workers take turns in each measure of each round, and the memory probe too.
 
@@ -93,12 +96,13 @@ def _measure(
     """
     probe = MemoryProbe(n_threads)
     bandwidths: dict[str, list[float]] = {}
+    end = time.monotonic() + budget_s
     longest_s = 0.0
     others = _Others([worker for _, worker in workers])
     task = progress.add_task("measuring", total=n_rounds * len(_visits(0)) * len(workers))
     for round_index in range(n_rounds):
         started = time.monotonic()
-        if started + longest_s > end:
+        if round_index and started + longest_s > end:
             break
         # Whoever comes first after a pause should not always be the same.
         shift = round_index % max(1, len(workers))
@@ -166,26 +170,29 @@ def measure(
 ) -> Report:
     """Run all engines that can be run here.
 
+    ``checkpoint`` is a folder or a GGUF file; without one the weights are random.
+
     Raises:
-        NotACheckpointError: ``checkpoint`` is no folder of a CodeGen model.
+        CheckpointError: ``checkpoint`` is none, or not of a model that we run.
     """
     n_rounds, budget_s = (_QUICK_ROUNDS, _QUICK_S) if is_quick else (_ROUNDS, _FULL_S)
-    end = time.monotonic() + budget_s
     if checkpoint is None:
         checkpoint = cache_folder() / f"checkpoint-{SHAPE}"
         if not (checkpoint / "config.json").is_file():
             console.print("making a checkpoint with random weights ...")
             write_checkpoint(checkpoint)
-    checkpoint = checkpoint.resolve()
-    architecture = _architecture(checkpoint)
+    opened = open_checkpoint(checkpoint.resolve())
+    architecture = read_architecture(opened.config)
+    gguf = next((file for file in opened.files if file.suffix == ".gguf"), None)
     n_threads = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    chosen = [subject for subject in subjects() if subject.is_quick or not is_quick]
+    runnable = subjects(architecture, has_gguf=gguf is not None)
+    chosen = [subject for subject in runnable if subject.is_quick or not is_quick]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
         Progress(*columns, TimeElapsedColumn(), console=console) as progress,
         ExitStack() as stack,
     ):
-        loader = Loader(checkpoint, n_threads, progress.console)
+        loader = Loader(gguf or opened.folder, n_threads, progress.console)
         task = progress.add_task("loading", total=len(chosen))
         workers = []
         for subject in chosen:
@@ -195,23 +202,15 @@ def measure(
             progress.advance(task)
         progress.update(task, description="loaded")
         bandwidths, others = _measure(
-            workers, progress, n_threads=n_threads, n_rounds=n_rounds, end=end
+            workers, progress, n_threads=n_threads, n_rounds=n_rounds, budget_s=budget_s
         )
     machine = {
         **_machine(),
         "n_threads": n_threads,
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(gguf or opened.folder),
         "used_by_others": others,
     }
     return Report(machine, architecture, bandwidths, loader.results)
-
-
-def _architecture(checkpoint: Path) -> Architecture:
-    try:
-        config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise NotACheckpointError(f"{checkpoint} has no readable config.json") from error
-    return read_architecture(config)
 
 
 def _machine() -> dict[str, Any]:
@@ -265,7 +264,7 @@ def _medians(report: Report) -> Table:
         "kv8: bits of a number in the KV cache. prefill s: 512 tokens. @: ms to decode a token "
         "after so many; 4 at once: after 528. typed: ms to the first token after a character "
         "is typed behind 1,500 tokens. %: of the speed that the memory allows. same: prompts "
-        "whose best next token is that of ours in fp32"
+        "whose best next token is that of ours in fp32. fa: with flash attention"
     )
     for result in report.results:
         if not result.seconds:
@@ -294,6 +293,13 @@ def _ratios(report: Report) -> Table:
     for ours, peer in report.pairs():
         values = (_number(ratio(ours, peer, measure), digits=2) for measure in measures)
         table.add_row(ours.engine.label, peer.engine.label, *values)
+    for ours in report.ours():
+        for rivals in report.rivals(ours):
+            fastest = ((rivals.fastest(measure), measure) for measure in measures)
+            values = (
+                _number(ratio(ours, peer, measure), digits=2) for peer, measure in fastest
+            )
+            table.add_row(ours.engine.label, rivals.label, *values)
     return table
 
 
@@ -340,12 +346,13 @@ def run(options: argparse.Namespace) -> int:
     None.
 
     Raises:
-        NotACheckpointError: ``model`` is no folder of a CodeGen model.
+        ModelNotFoundError: ``model`` is not on this machine.
+        CheckpointError: it is no checkpoint, or not of a model that we run.
     """
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    checkpoint = Path(options.model) if options.model else None
+    checkpoint = find_checkpoint(options.model) if options.model else None
     report = measure(console, is_quick=options.quick, checkpoint=checkpoint)
     show(report, console)
     written = []
@@ -365,12 +372,16 @@ def main() -> int:
     """Run as a program of its own."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, under 10 minutes")
-    parser.add_argument("--model", metavar="CHECKPOINT", help="default: random weights")
+    parser.add_argument(
+        "--model",
+        metavar="CHECKPOINT",
+        help="a folder, a GGUF file or a pulled name; default: random weights",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the plots go")
     try:
         return run(parser.parse_args())
-    except ExportError as error:
+    except (ServingError, ExportError) as error:
         print(error, file=sys.stderr)
         return 1
 

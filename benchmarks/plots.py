@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import CONTEXTS, OURS, Engine, Report, Result, decode
+from benchmarks.report import AS_IS, CONTEXTS, LLAMA, OURS, Engine, Report, Result, decode
 
 _COLOURS = {
     ("ours", "fp32"): "#08519c",
@@ -17,6 +17,9 @@ _COLOURS = {
     ("ctranslate2", "int8"): "#e6550d",
     ("openvino", "int8"): "#756bb1",
     ("openvino", "int4"): "#c51b8a",
+    (LLAMA, AS_IS): "#8c510a",
+    (LLAMA, "q4_0"): "#bf812d",
+    (LLAMA, "q8_0"): "#dfc27d",
 }
 _LINES = {"float32": "-", "float16": ":", "int8": "--"}
 
@@ -74,5 +77,5 @@ def _style(engine: Engine) -> dict[str, Any]:
         "color": _COLOURS[engine.name, engine.precision],
         "linestyle": _LINES[engine.kv_type],
         "linewidth": 2.2 if engine.name == OURS else 1.4,
-        "marker": "o" if engine.name == OURS else ".",
+        "marker": "o" if engine.name == OURS else "x" if engine.has_flash_attention else ".",
     }

@@ -1,9 +1,10 @@
 """Measures what smaller precisions cost in quality, on code that the model never saw.
 
 Exports a checkpoint in each precision, and reports bits per byte and argmax agreement
-with fp32 on windows of two packages that the embedded model's card names as held out.
-Run as ``.venv/bin/python benchmarks/precisions.py`` after ``make test``; it fetches the
-two packages from PyPI.
+with fp32 on windows of two packages that the embedded model's card names as held out; what
+other models saw, nobody knows. Run as ``.venv/bin/python -m benchmarks.precisions`` after
+``make test``, with ``--checkpoint`` for a folder, a GGUF file or the name of a model that
+was pulled; it fetches the two packages from PyPI.
 """
 
 import argparse
@@ -18,13 +19,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.checkpoints import find_checkpoint
 from lsp_server.engine import Engine
 from lsp_server.loading import open_model
-from lsp_server.models import embedded_checkpoint
+from lsp_server.models import TINY
 from lsp_server.sampling import log_softmax
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
+from model_export.checkpoint import open_checkpoint
 
 _PACKAGES = ("click==8.1.7", "tqdm==4.66.4")
 _PRECISIONS = ("fp32", "int8", "int4")
@@ -32,6 +35,7 @@ _WINDOW = 512
 _LONG_WINDOW = 2048
 _POSITIONS = ((0, 512), (512, 1024), (1024, 2047))
 _SEED = 0
+_FEW_BITS = 8
 
 
 def held_out_files(folder: Path) -> list[str]:
@@ -65,6 +69,13 @@ def windows(
     return [found[index] for index in order]
 
 
+def bits_per_weight(checkpoint: Path) -> float:
+    """Return how many bits a weight of a checkpoint has, the mean of all."""
+    opened = open_checkpoint(checkpoint)
+    n_weights = sum(math.prod(tensor.shape) for tensor in opened.tensors.values())
+    return 8 * sum(file.stat().st_size for file in opened.files) / n_weights
+
+
 def cache_costs(folder: Path, texts: list[str]) -> list[float]:
     """Return by how many percent an int8 KV cache raises bits per byte, by position."""
     nats = []
@@ -80,16 +91,18 @@ def cache_costs(folder: Path, texts: list[str]) -> list[float]:
 def main() -> None:
     """Print a table of the precisions."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=embedded_checkpoint())
+    parser.add_argument("--checkpoint", default=TINY)
     parser.add_argument("--windows", type=int, default=200)
     options = parser.parse_args()
+    checkpoint = find_checkpoint(options.checkpoint)
+    bits_stored = bits_per_weight(checkpoint)
     table = Table("precision", "MB", "bits per byte", "against fp32", "same best token")
     with tempfile.TemporaryDirectory() as scratch:
         texts = held_out_files(Path(scratch))
         base_bits, base_best = math.nan, np.empty(0)
         for precision in _PRECISIONS:
             folder = Path(scratch, precision)
-            manifest = export(options.checkpoint, folder, precision=precision)
+            manifest = export(checkpoint, folder, precision=precision)
             engine = Engine.open(folder)
             tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
             chosen = windows(texts, tokenizer, engine.eos_token_id, options.windows)
@@ -112,6 +125,11 @@ def main() -> None:
             )
         costs = cache_costs(Path(scratch, "int8"), texts)
     Console().print(table)
+    if bits_stored < _FEW_BITS:
+        print(
+            f"The checkpoint itself has {bits_stored:.1f} bits a weight: this shows what "
+            "repacking costs, and not what quantising the original weights would."
+        )
     for (start, end), cost in zip(_POSITIONS, costs, strict=True):
         print(f"int8 with an int8 KV cache, positions {start} to {end}: {cost:+.3f} %")
 

@@ -26,7 +26,7 @@ from lsp_server import server as server_module
 from lsp_server.answers import Answer, Answers
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Completion, Model
-from lsp_server.models import exported_folder
+from lsp_server.models import Progress, exported_folder
 from lsp_server.plan import Snapshot
 from lsp_server.scheduler import Result, Scheduler
 from lsp_server.server import CompletionServer, create_server
@@ -335,6 +335,26 @@ class RecordedServer(CompletionServer):
         return items
 
 
+class ReplayModels:
+    """The models that the server is to run, each as ``open_replay`` opens it."""
+
+    def __init__(self, off: frozenset[str], beside: Path | None) -> None:
+        self._off = off
+        self._beside = beside
+
+    def prepare(self, settings: Settings, progress: Progress) -> Path:
+        """Return its exported folder."""
+        return exported_folder(settings.model, progress)
+
+    def open(self, folder: Path, settings: Settings) -> Model:
+        """Return its model."""
+        return open_replay(folder, settings, self._off, self._beside)[0]
+
+    def has_room(self, _folder: Path | None) -> bool:
+        """Tell that there is room, because there is one model."""
+        return True
+
+
 def _facts(completion: Completion) -> dict[str, Any]:
     return {
         "rule": completion.rule.value if completion.rule else "",
@@ -361,21 +381,18 @@ def main() -> None:
     os.dup2(log, sys.stderr.fileno())
     log_to_stderr()
     checker = CheckWorker()
-
-    def load(settings: Settings, progress: Callable[[int, int], None]) -> Model:
-        folder = exported_folder(settings.model, progress)
-        return open_replay(folder, settings, off, options.beside)[0]
+    source = ReplayModels(off, options.beside)
 
     with (options.record / RECORD_FILE).open("w", encoding="utf-8") as file:
         RecordedServer.record = Record(file)
         RecordedServer.off = off
         with patch.object(server_module, "CompletionServer", RecordedServer):
-            server = create_server(load, checker, Settings(model=options.model))
+            server = create_server(source, checker, Settings(model=options.model))
         try:
             server.start_io()
         finally:
             server.host.close()
-            server.host.scheduler.wait(_CLOSING_S)
+            server.host.wait(_CLOSING_S)
             checker.close()
 
 

@@ -17,7 +17,12 @@ PREFILL = "prefill 512"
 BLOCK = "4 at once"
 TYPED = "typed 1500"
 OURS = "ours"
+LLAMA = "llama.cpp"
+AS_IS = "as-is"
+"""The precision of the GGUF file that was given to llama.cpp, whatever it is."""
 
+_OF_LLAMA = {"int8": ("q8_0",), "int4": (AS_IS, "q4_0")}
+"""What of llama.cpp has as many bits as ours."""
 _KV_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
@@ -40,11 +45,14 @@ class Engine:
     kv_type: str
     bytes_per_weight: float
     """Of the matrices that each token reads, scales and zero points included."""
+    has_flash_attention: bool = False
+    """Where there is a choice."""
 
     @property
     def label(self) -> str:
         """How tables and plots call it; kv8 is a KV cache of eight bits a number."""
-        return f"{self.name} {self.precision} {kv_label(self.kv_type)}"
+        label = f"{self.name} {self.precision} {kv_label(self.kv_type)}"
+        return f"{label} fa" if self.has_flash_attention else label
 
 
 @dataclass
@@ -86,15 +94,26 @@ class Limit:
         return self.found <= self.bound if self.is_at_most else self.found >= self.bound
 
 
+def matrices(architecture: Architecture) -> list[tuple[int, int]]:
+    """Return rows and width of each matrix that a token reads; the head is the last."""
+    d_model, d_ff = architecture.d_model, architecture.d_ff
+    width = architecture.n_heads * architecture.head_dim
+    qkv = width + 2 * architecture.n_kv_heads * architecture.head_dim
+    if architecture.family == "llama":
+        layer = [(qkv + 2 * d_ff, d_model), (d_model, width), (d_model, d_ff)]
+    else:
+        layer = [(qkv + d_ff, d_model), (d_model, width + d_ff)]
+    return [*architecture.n_layers * layer, (architecture.vocab_size, d_model)]
+
+
 def bytes_read(architecture: Architecture, engine: Engine, context: int, kv_type: str) -> int:
     """Return what one token must read: the products' weights once, and keys and values.
 
     Biases, norms and the token's own row of the embedding are less than a thousandth.
     """
-    d_model, d_ff = architecture.d_model, architecture.d_ff
-    n_weights = architecture.n_layers * (4 * d_model + 2 * d_ff) * d_model
-    n_weights += architecture.vocab_size * d_model
-    cached = 2 * architecture.n_layers * d_model * context * _KV_BYTES[kv_type]
+    n_weights = sum(n_rows * width for n_rows, width in matrices(architecture))
+    kv_width = architecture.n_kv_heads * architecture.head_dim
+    cached = 2 * architecture.n_layers * kv_width * context * _KV_BYTES[kv_type]
     return round(n_weights * engine.bytes_per_weight) + cached
 
 
@@ -105,6 +124,18 @@ def ratio(ours: Result | None, theirs: Result | None, measure: str) -> float | N
     rounds = zip(ours.seconds.get(measure, []), theirs.seconds.get(measure, []), strict=False)
     ratios = [median(our) / median(their) for our, their in rounds if our and their]
     return median(ratios) if ratios else None
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """An engine in several setups, of which the fastest counts in each measure."""
+
+    label: str
+    results: list[Result]
+
+    def fastest(self, measure: str) -> Result | None:
+        """Return the one with the least median."""
+        return _fastest(self.results, measure)
 
 
 @dataclass(frozen=True)
@@ -165,18 +196,40 @@ class Report:
     def pairs(self) -> list[tuple[Result, Result]]:
         """Return ours with each peer that is like it: of its precision and KV type.
 
-        A peer that has no int8 KV cache is compared with both of ours.
+        A peer that has no int8 KV cache is compared with both of ours. Of llama.cpp, which
+        has many of both, ``rivals`` takes the best.
         """
         return [
             (ours, peer)
             for ours in self.ours()
             for peer in self.peers()
-            if peer.engine.precision == ours.engine.precision
+            if peer.engine.name != LLAMA
+            and peer.engine.precision == ours.engine.precision
             and (
                 peer.engine.kv_type == ours.engine.kv_type
                 or "int8" not in self._kv_types(peer.engine)
             )
         ]
+
+    def rivals(self, ours: Result) -> list[Rivals]:
+        """Return what of llama.cpp to compare with: the given file, and as many bits as ours.
+
+        Of each any cache and attention will do, as it is fastest.
+        """
+        precisions = _OF_LLAMA.get(ours.engine.precision)
+        if precisions is None or not self._of_llama((AS_IS,)).results:
+            return []
+        return [self._of_llama((AS_IS,)), self._of_llama(precisions)]
+
+    def _of_llama(self, precisions: Sequence[str]) -> Rivals:
+        return Rivals(
+            f"{LLAMA} {' or '.join(precisions)}, its best",
+            [
+                result
+                for result in self.peers()
+                if result.engine.name == LLAMA and result.engine.precision in precisions
+            ],
+        )
 
     def agreement(self, result: Result) -> float | None:
         """Return the share of prompts whose best token is that of ours in fp32."""
@@ -188,6 +241,8 @@ class Report:
 
     def limits(self) -> list[Limit]:
         """Return what has to be reached."""
+        if self.architecture.family == "llama":
+            return list(self._llama_limits())
         return [
             *self._decode_limits(),
             *self._growth_limits(),
@@ -216,6 +271,22 @@ class Report:
         )
         what = f"decode at {context}: {ours} / {peer} {theirs}, both {kv_label(kv_type)}"
         return Limit(what, bound, found)
+
+    def _llama_limits(self) -> Iterable[Limit]:
+        given = self._of_llama((AS_IS,))
+        for precision, bound in (("int4", 0.75), ("int8", 1.1)):
+            for kv_type in ("float32", "int8"):
+                found = ratio(
+                    self.find(OURS, precision, kv_type),
+                    given.fastest(decode(512)),
+                    decode(512),
+                )
+                what = f"decode at 512: {precision} {kv_label(kv_type)} / {given.label}"
+                yield Limit(what, bound, found)
+        ours = _fastest((r for r in self.ours() if r.engine.precision != "fp32"), PREFILL)
+        label = ours.engine.label if ours else "nothing"
+        what = f"prefill of 512: {label} / {given.label}"
+        yield Limit(what, 0.6, ratio(ours, given.fastest(PREFILL), PREFILL))
 
     def _growth_limits(self) -> Iterable[Limit]:
         for precision, bound in (("int8", 1.35), ("int4", 1.9)):

@@ -22,7 +22,7 @@ _NO_CODE = b"\r\n#`"
 # Instruct models like to begin with a Markdown fence.
 _NOT_AT_LINE_START = b" \t\f" + _NO_CODE
 # A program that begins with a string would be cut to nothing by ``truncate``.
-_NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'*-0123456789"
+_NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'*-"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ _LONGEST_OVERLAP = 1000
 """Characters after the cursor that a completion can have in common with it."""
 _CLAUSES = ("elif", "else", "except", "finally", "case")
 _FENCE = "```"
+_LIST_MARK = re.compile(r"^(?:[*-]|\d+\.) ")
 _FIRST_WORDS = re.compile(r"[A-Z]\w*(?:(?<=\w\w\w)'s)?(?: \w+)+")
 
 
@@ -147,7 +148,7 @@ def is_talk(line: str) -> bool:
     """
     if line.startswith(_FENCE):
         return True
-    match = _FIRST_WORDS.match(line.removeprefix("* ").removeprefix("- "))
+    match = _FIRST_WORDS.match(_LIST_MARK.sub("", line))
     if match is None:
         return False
     words = match.group().split(" ")

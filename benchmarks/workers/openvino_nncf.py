@@ -15,8 +15,12 @@ from benchmarks.workers.protocol import CachedWorker, Job, Worker, main
 
 _MODEL = "openvino_model.xml"
 _KV_TYPES = {"float32": "f32", "float16": "f16", "int8": "u8"}
-_ROTARY_TABLE = nncf.IgnoredScope(patterns=[".*attn/aten::index/Gather.*"])
-"""Its rows are shorter than a group of int4."""
+_ROTARY_TABLE = nncf.IgnoredScope(patterns=[".*attn/aten::index/Gather.*"], validate=False)
+"""Of CodeGen; its rows are shorter than a group of int4."""
+_SMALLER_GROUPS = nncf.AdvancedCompressionParameters(
+    group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
+)
+"""Where 128 does not divide a row."""
 
 
 def prepare(job: Job) -> None:
@@ -44,6 +48,7 @@ def prepare(job: Job) -> None:
             ratio=1.0,
             all_layers=True,
             ignored_scope=_ROTARY_TABLE,
+            advanced_parameters=_SMALLER_GROUPS,
         )
     openvino.save_model(model, Path(job.folder, _MODEL), compress_to_fp16=False)
 
@@ -85,7 +90,7 @@ class _OpenVino(CachedWorker):
         chosen = [f"{name} {_text(compiled.get_property(name))}" for name in names]
         self.settings = (
             "LATENCY, one stream, stateful, logits of the last position only, int8_asym by "
-            "channel or int4_sym in groups of 128, head included; "
+            "channel or int4_sym in groups of 128 or fewer, head included; "
             + ", ".join(chosen).lower().replace("_", " ")
         )
 

@@ -19,7 +19,7 @@ from random import Random
 from typing import Literal, TextIO
 
 _STREAM_TOKENS = 2048
-_STREAM_IDS = range(3, 5000)
+_STREAM_IDS = range(32, 5000)
 """Ids that every tokenizer has and none gives a special meaning."""
 _CHECKED_TOKENS = 100
 """Length of the prompts after which the engines' best tokens are compared."""
@@ -38,6 +38,8 @@ class Job:
     precision: str
     kv_type: str
     n_threads: int
+    has_flash_attention: bool = False
+    """Where the engine leaves the choice."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Worker(ABC):
     """What a reader should know of how the engine was set up."""
     packages: tuple[str, ...]
     """Distributions whose versions belong to the result."""
+    bytes_per_weight: float | None = None
+    """The mean of what is loaded, where only the engine knows it."""
 
     @abstractmethod
     def best_token(self, token_ids: list[int]) -> int:
@@ -191,6 +195,7 @@ def _serve(job: Job, open_worker: Open, answers: TextIO) -> None:
             "best_tokens": [worker.best_token(prompt) for prompt in prompts],
             "settings": worker.settings,
             "versions": _versions(worker.packages),
+            "bytes_per_weight": worker.bytes_per_weight,
         }
     )
     for line in sys.stdin:

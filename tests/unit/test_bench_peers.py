@@ -3,14 +3,18 @@
 import json
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import environments
+from benchmarks.engines import subjects
 from benchmarks.environments import Environment, EnvironmentFailedError
 from benchmarks.report import (
+    AS_IS,
     CONTEXTS,
+    LLAMA,
     OURS,
     PREFILL,
     TYPED,
@@ -25,18 +29,26 @@ from benchmarks.report import (
 from model_export.architecture import Architecture
 
 ARCHITECTURE = Architecture(
+    family="codegen",
     n_layers=2,
     n_heads=2,
+    n_kv_heads=2,
     head_dim=16,
     d_model=32,
     d_ff=128,
     rotary_dim=16,
+    rotary_base=10000.0,
+    rotary_as_pairs=True,
     vocab_size=100,
     context_length=2048,
-    layer_norm_epsilon=1e-5,
+    norm_epsilon=1e-5,
+    has_tied_head=False,
     mp_num=2,
 )
 N_WEIGHTS = 2 * 12 * 32 * 32 + 100 * 32
+LLAMA_ARCHITECTURE = replace(
+    ARCHITECTURE, family="llama", n_kv_heads=1, d_ff=48, has_tied_head=True, mp_num=1
+)
 
 
 def result(
@@ -47,10 +59,10 @@ def result(
     return Result(Engine(name, precision, kv_type, 1.0), seconds=measured)
 
 
-def report(*results: Result) -> Report:
+def report(*results: Result, architecture: Architecture = ARCHITECTURE) -> Report:
     """Return a report of one machine, whose memory is read at 1 MB a second."""
     bandwidths = {decode(context): [1e6] for context in CONTEXTS}
-    return Report({"cpu": "a cpu"}, ARCHITECTURE, bandwidths, list(results))
+    return Report({"cpu": "a cpu"}, architecture, bandwidths, list(results))
 
 
 def limit(found: Report, what: str) -> Limit:
@@ -66,6 +78,72 @@ def test_a_token_reads_each_weight_once_and_the_whole_cache() -> None:
     keys_and_values = 2 * 2 * 32 * 10
     assert bytes_read(ARCHITECTURE, int4, 10, "int8") == N_WEIGHTS // 2 + keys_and_values
     assert bytes_read(ARCHITECTURE, int4, 10, "float32") == N_WEIGHTS // 2 + 4 * keys_and_values
+
+
+def test_of_llama_a_token_reads_three_matrices_of_its_mlp_and_fewer_keys() -> None:
+    """Groups of queries share keys and values, and the gate is a matrix of its own."""
+    n_weights = 2 * (32 * 32 + 2 * 16 * 32 + 32 * 32 + 3 * 48 * 32) + 100 * 32
+    floats = Engine(OURS, "fp32", "float32", 4)
+    assert bytes_read(LLAMA_ARCHITECTURE, floats, 0, "float32") == 4 * n_weights
+    keys_and_values = 4 * 2 * 2 * 16 * 10
+    found = bytes_read(LLAMA_ARCHITECTURE, floats, 10, "float32")
+    assert found == 4 * n_weights + keys_and_values
+
+
+def our_bytes(architecture: Architecture) -> dict[str, float]:
+    """Return the bytes of ours for a weight, by precision."""
+    ours = [s.engine for s in subjects(architecture, has_gguf=False) if s.engine.name == OURS]
+    return {engine.precision: engine.bytes_per_weight for engine in ours}
+
+
+def test_bytes_of_ours_count_scales_of_blocks_that_fit_a_row() -> None:
+    """A row of 32 has one scale of four bytes, where one of 1,024 has eight."""
+    assert our_bytes(ARCHITECTURE) == {"fp32": 4, "int8": 36 / 32, "int4": 20 / 32}
+    # A tied head is stored as the embedding is, of which int4 keeps eight bits.
+    tied = replace(ARCHITECTURE, has_tied_head=True)
+    n_head = 100 * 32
+    n_bytes = (N_WEIGHTS - n_head) * 20 / 32 + n_head * 36 / 32
+    assert our_bytes(tied)["int4"] == pytest.approx(n_bytes / N_WEIGHTS)
+
+
+def test_llama_cpp_runs_with_a_gguf_file_only() -> None:
+    """Nothing is compiled for a checkpoint that it cannot read."""
+    for has_gguf in (False, True):
+        chosen = subjects(LLAMA_ARCHITECTURE, has_gguf=has_gguf)
+        assert any(subject.engine.name == LLAMA for subject in chosen) is has_gguf
+
+
+def test_ours_is_compared_with_the_best_of_llama_cpp_in_each_measure() -> None:
+    """What is fastest differs with the context, the file and the cache."""
+    given = result(LLAMA, AS_IS, "float16", decode_512=[[8.0]], prefill_512=[[4.0]])
+    flash = result(LLAMA, AS_IS, "int8", decode_512=[[10.0]], prefill_512=[[2.0]])
+    other = result(LLAMA, "q4_0", "float16", decode_512=[[5.0]], prefill_512=[[3.0]])
+    ours = result(OURS, "int4", "int8", decode_512=[[4.0]], prefill_512=[[1.0]])
+    found = report(ours, given, flash, other, architecture=LLAMA_ARCHITECTURE)
+    fastest = {
+        rivals.label: [rivals.fastest(measure) for measure in (decode(512), PREFILL)]
+        for rivals in found.rivals(ours)
+    }
+    assert fastest == {
+        "llama.cpp as-is, its best": [given, flash],
+        "llama.cpp as-is or q4_0, its best": [other, flash],
+    }
+    assert found.pairs() == []
+
+
+def test_limits_of_llama_are_against_llama_cpp_on_the_given_file() -> None:
+    """They are of the very same file; what is faster in another shows in the ratios."""
+    found = report(
+        result(OURS, "int4", "int8", decode_512=[[4.0]], prefill_512=[[1.0]]),
+        result(OURS, "int8", "int8", decode_512=[[9.0]], prefill_512=[[3.0]]),
+        result(LLAMA, AS_IS, "float16", decode_512=[[8.0]], prefill_512=[[2.0]]),
+        result(LLAMA, "q4_0", "float16", decode_512=[[5.0]], prefill_512=[[1.0]]),
+        architecture=LLAMA_ARCHITECTURE,
+    )
+    assert limit(found, "decode at 512: int4 kv8 / llama.cpp as-is").found == 0.5
+    assert limit(found, "decode at 512: int8 kv8 / llama.cpp as-is").is_reached is False
+    assert limit(found, "decode at 512: int8 kv32 / llama.cpp as-is").is_reached is None
+    assert limit(found, "prefill of 512: ours int4 kv8 / llama.cpp as-is").found == 0.5
 
 
 def test_the_median_is_of_all_rounds() -> None:
@@ -208,6 +286,7 @@ def test_an_environment_of_other_requirements_is_not_taken(
     (old.folder / "requested.txt").write_text(f"{sys.version}\npeer==1")
     assert old.is_made()
     assert not new.is_made()
+    assert not replace(old, cmake_arguments="-DFAST=ON").is_made()
 
 
 def test_what_cannot_be_installed_is_said_in_one_line(

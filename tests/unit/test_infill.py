@@ -132,7 +132,8 @@ def test_any_text_fits(
     assert expected_after.startswith(kept)
     assert kept == expected_after or kept.endswith(b"\n") or b"\n" not in kept
     assert len(suffix) <= n_tokens // 4
-    assert bool(suffix) is bool(after)
+    # A character has four tokens at most, and half of one would be read wrongly.
+    assert bool(suffix) is bool(after) or n_tokens < 16
     assert heal or not required
 
 

@@ -197,6 +197,8 @@ def test_whole_statements(generated: str, expected: str) -> None:
         ("The result is", True),
         ("* Use recursion to compute", True),
         ("- Then the caller", True),
+        ("3. Use iteration to", True),
+        ("3. if Foo else 4", False),
         ("*Foo, bar = baz", False),
         ("- Foo", False),
         ("The res", False),
