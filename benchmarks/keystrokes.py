@@ -50,6 +50,7 @@ from benchmarks.replay_server import (
     open_replay,
 )
 from benchmarks.typist import Edit, Passage, Script, accepted_part, write_script
+from benchmarks.workers.protocol import PLAIN_IDS
 from lsp_server.drafting import PromptLookup, Source
 from lsp_server.engine import AllowedTokens
 from lsp_server.errors import ServingError
@@ -628,7 +629,7 @@ def make_cases(
         yield Case(BLOCK, ids(before + again)[-_PROMPT_TOKENS:], [])
         yield Case(FILE, edited, [ids(before + "".join(block))])
         # No token comes twice, so nothing can be found again.
-        strange = rng.permutation(engine.eos_token_id)[: _PROMPT_TOKENS + _TOKENS].tolist()
+        strange = rng.permutation(PLAIN_IDS)[: _PROMPT_TOKENS + _TOKENS].tolist()
         fresh, forced = strange[:_PROMPT_TOKENS], strange[_PROMPT_TOKENS:]
         yield Case(FRESH, fresh, [], forced)
         yield Case(FAILING, fresh, [wrong_guesses([*fresh[-3:], *forced])], forced)

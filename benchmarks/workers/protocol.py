@@ -19,7 +19,7 @@ from random import Random
 from typing import Literal, TextIO
 
 _STREAM_TOKENS = 2048
-_STREAM_IDS = range(32, 5000)
+PLAIN_IDS = range(32, 5000)
 """Ids that every tokenizer has and none gives a special meaning."""
 _CHECKED_TOKENS = 100
 """Length of the prompts after which the engines' best tokens are compared."""
@@ -231,7 +231,7 @@ def _visit(worker: Worker, visit: Visit) -> list[float]:
 
 @lru_cache
 def _stream(seed: int) -> list[int]:
-    return Random(seed).choices(_STREAM_IDS, k=_STREAM_TOKENS)  # noqa: S311  No secret.
+    return Random(seed).choices(PLAIN_IDS, k=_STREAM_TOKENS)  # noqa: S311  No secret.
 
 
 def to_json(job_or_visit: Job | Visit) -> str:
