@@ -25,6 +25,7 @@ from lsp_server.sampling import FloatArray
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
 from model_export.manifest import GRAPH_FILE, read_manifest
+from tests.checkpoints import llama_config, random_tensors, write_checkpoint
 
 # Measured on this text with onnxruntime 1.31.1: at most 0.014 apart in fp16, 0.018 in int8
 # and 0.019 in int4, 0.002 on average, and the same best token everywhere. The logits'
@@ -151,3 +152,20 @@ def test_a_quantized_graph_for_cuda_has_the_logits_of_that_for_the_cpu(
     assert_same(logits["cuda"], logits["cpu"])
     # What the integers themselves cost is more, so the two do hold integers.
     assert np.abs(logits["cpu"] - text.logits).mean() > 2 * AVERAGE
+
+
+def test_a_llama_for_cuda_is_the_same_model(tmp_path: Path) -> None:
+    """Grouped heads, RMSNorm, the gate and a tied head compute in fp16 what they do in fp32."""
+    config = llama_config(
+        hidden_size=192, num_attention_heads=3, num_key_value_heads=1, tie_word_embeddings=True
+    )
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config, random_tensors(config))
+    export(checkpoint, tmp_path / "fp32", precision="fp32")
+    export(checkpoint, tmp_path / "fp16", precision="fp16", device="cuda")
+    token_ids = np.random.default_rng(0).integers(0, 257, 60).tolist()
+    expected = Engine.open(tmp_path / "fp32").logits(token_ids)
+    assert expected.std() > 1
+
+    for sizes in ([60], [40] + [1] * 20):
+        logits = graph_logits(tmp_path / "fp16", token_ids, sizes)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
