@@ -507,7 +507,6 @@ def check_memory(folder: Path, manifest: Manifest) -> None:
 def _check_runs_here(folder: Path, manifest: Manifest) -> None:
     """Refuse what another version may have written and this one would run wrongly."""
     for what, found, known in (
-        ("the family", manifest.architecture.family, ("codegen", "llama")),
         ("the device", manifest.device, ("cpu", "cuda")),
         ("the precision", manifest.precision, _PRECISIONS),
         ("a cache of type", manifest.kv_cache_type, _CACHE_TYPES),

@@ -736,8 +736,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest is no JSON": (cut("manifest.json"), "manifest.json cannot be read"),
     "manifest is a list": (replace("manifest.json", "[]"), "format version None"),
     "newer version": (
-        change_manifest(lambda m: m.update(format_version=3)),
-        "format version 3",
+        change_manifest(lambda m: m.update(format_version=99)),
+        "format version 99",
     ),
     "a key is missing": (change_manifest(lambda m: m.pop("n_tokens")), "is not a manifest"),
     "a file is not listed": (
@@ -756,8 +756,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         "onnxruntime cannot load",
     ),
     "another family": (
-        change_manifest(lambda m: m.update(family="llama")),
-        "the family 'llama'",
+        change_manifest(lambda m: m["architecture"].update(family="mamba")),
+        "is not a manifest",
     ),
     "another cache": (
         change_manifest(lambda m: m.update(kv_cache_type="int8")),
