@@ -332,6 +332,7 @@ def _command(subject: Subject, action: str, job: Job) -> list[str]:
 def _environ(n_threads: int) -> dict[str, str]:
     quiet = {
         "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "PYTHONWARNINGS": "ignore",
     }

@@ -25,6 +25,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+
+# Its wheels call home unless this is set before they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime as ort
 from onnx import TensorProto, helper
 from rich.console import Console

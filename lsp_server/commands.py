@@ -31,7 +31,7 @@ from lsp_server.synthesis import WrittenTurn
 from lsp_server.synthesis import synthesize as synthesize_text
 from lsp_server.terminal import print_json, progress_bar
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
-from model_export.errors import DownloadError
+from model_export.errors import DownloadError, NoRoomError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -253,7 +253,7 @@ def _demo_model() -> Model:
     """Return a model that knows something, or else the embedded one, with a word about it."""
     try:
         return _open_or_pull(_DEMO_MODEL)
-    except DownloadError as error:
+    except (DownloadError, NoRoomError) as error:
         print(f"{error}\nThe embedded model writes instead; it knows very little.")
         return _open(TINY)
 

@@ -426,7 +426,9 @@ def _fitted(plan: Plan, generated: str) -> str:
         if not after and follows[:1] in ")]}":
             after = follows[:1]
         text = cut_overlap(text, after)
-    text = cut_repeated_lines(text, plan.text_after)
+    is_first = not plan.line_before.strip()
+    typed = plan.line_before if is_first else ""
+    text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]
     if not plan.text_after[:1].strip():
         text = text.rstrip()
     if plan.rule is not Rule.LINE and not _has_code(text):

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from typing import IO
 
 _TIME_S = 10
 _MEMORY_BYTES = 1 << 30
-_MOST_OUTPUT = 10_000
-"""Characters that are kept."""
+_MOST_OUTPUT = 100_000
+"""Bytes that a program may print."""
 
 _LIMITS = f"""\
 import sys
@@ -26,7 +27,7 @@ else:
     for kind, most in (
         (resource.RLIMIT_CPU, {_TIME_S}),
         (resource.RLIMIT_AS, {_MEMORY_BYTES}),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, {_MOST_OUTPUT}),
     ):
         resource.setrlimit(kind, (most, most))
 program = compile(source, "<program>", "exec")
@@ -57,23 +58,32 @@ class Run:
 
 def run_limited(program: str) -> Run:
     """Run a Python program without input, arguments, environment or packages."""
-    with tempfile.TemporaryDirectory(prefix="codegen-lsp-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="codegen-lsp-") as folder,
+        # Files, because a pipe that is read to its end has no limit.
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+    ):
+        failure = ""
         try:
-            done = subprocess.run(
+            status = subprocess.run(
                 [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _LIMITS],
                 cwd=folder,
                 # Windows cannot start Python without it.
                 env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
-                input=program,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
+                input=program.encode("utf-8", "replace"),
+                stdout=output,
+                stderr=errors,
                 timeout=_TIME_S,
-            )
+            ).returncode
         except subprocess.TimeoutExpired:
-            return Run("", f"it was stopped after {_TIME_S} seconds")
-    failure = ""
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        failure = lines[-1] if lines else f"it ended with status {done.returncode}"
-    return Run(done.stdout[:_MOST_OUTPUT], failure)
+            status, failure = 0, f"it was stopped after {_TIME_S} seconds"
+        printed, said = (_text(file) for file in (output, errors))
+    if status:
+        failure = next(reversed(said.strip().splitlines()), f"it ended with status {status}")
+    return Run(printed, failure)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(_MOST_OUTPUT).decode("utf-8", "replace").replace("\r\n", "\n")

@@ -40,7 +40,7 @@ TINY = MODELS[0].name
 _NAME = re.compile(r"(?!\.\.?(/|$))[\w.-]+(/(?!\.\.?$)[\w.-]+)?")
 """A Hub id, or a name without a folder."""
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
-_CHECKPOINT_FILES = ("config.json", *_TOKENIZER_FILES)
+_CHECKPOINT_FILES = ("config.json", "tokenizer_config.json", *_TOKENIZER_FILES)
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".safetensors.index.json", ".bin.index.json")
 _NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
@@ -101,6 +101,9 @@ def exported_folder(
             return place if is_exported else _exported(place, progress, target)
     except OSError as error:
         raise ModelLoadError(f"{name} cannot be read: {error.strerror or error}") from error
+    for export in list_exports():
+        if (export.name, export.is_whole) == (name, True) and device in ("auto", export.device):
+            return export.folder
     raise ModelNotFoundError(
         f"the model {name} is not on this machine; {_advice(name, target)}"
     )
@@ -154,7 +157,7 @@ def export_folder(name: str, device: str = "cpu") -> Path:
     """
     origin = origin_of(name)
     if isinstance(origin.place, Path):
-        return _place(origin.place.resolve(), device)
+        return _place(origin.place, device)
     return cache_folder(origin.name, device)
 
 
@@ -184,6 +187,10 @@ def remove_model(name: str) -> list[Path]:
     wanted = model.name if model else name
     doomed = [export.folder for export in list_exports() if export.name == wanted]
     place = model.origin if model else name
+    if model is None and Path(name).exists():
+        prefix = _place(Path(name), "cpu").name.rpartition("-")[0]
+        exports = [export.folder for export in list_exports()]
+        doomed += [folder for folder in exports if folder.name.startswith(prefix)]
     fetched = None
     if isinstance(place, WheelFile) and source_folder(place).is_dir():
         doomed.append(source_folder(place))
@@ -220,7 +227,11 @@ def _safe(name: str) -> str:
 
 
 def _place(checkpoint: Path, device: str) -> Path:
-    """Return the cache folder of a checkpoint folder; no name has the same one."""
+    """Return the cache folder of a checkpoint on this machine; no name has the same one.
+
+    A link to a folder is what it leads to; a link to a file has the name that says its kind.
+    """
+    checkpoint = checkpoint.resolve() if checkpoint.is_dir() else checkpoint.absolute()
     path_hash = hashlib.sha256(os.fsencode(checkpoint)).hexdigest()[:8]
     prefix = f"{_safe(checkpoint.name)}@{path_hash}"
     if device != "cpu":
@@ -236,7 +247,6 @@ def _advice(name: str, device: str) -> str:
 
 
 def _exported(checkpoint: Path, progress: Progress | None, device: str) -> Path:
-    checkpoint = checkpoint.resolve()
     folder = _place(checkpoint, device)
     if not _is_whole(folder):
         _export(checkpoint, folder, progress, device)
@@ -296,22 +306,27 @@ def _local_source(name: str) -> Fetched | None:
 def _export_in(folder: Path) -> Export:
     # Read apart, because a manifest of another version says this much too.
     record: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    source = record.get("source", {}).get("name", folder.name)
-    device = record.get("device", "cpu")
+    origin = record.get("source")
+    source = _text(origin.get("name") if isinstance(origin, dict) else None, folder.name)
+    device = _text(record.get("device"), "cpu")
     return Export(
         name=_name_of(folder, source, device),
         folder=folder,
         source=source,
         device=device,
-        precision=record.get("precision", "auto"),
-        can_infill=record.get("can_infill", False),
+        precision=_text(record.get("precision"), "auto"),
+        can_infill=record.get("can_infill") is True,
         size=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         is_whole=_is_whole(folder),
     )
 
 
+def _text(value: object, default: str) -> str:
+    return value if isinstance(value, str) else default
+
+
 def _name_of(folder: Path, source: str, device: str) -> str:
-    embedded = _place(embedded_checkpoint().resolve(), device)
+    embedded = _place(embedded_checkpoint(), device)
     if folder.name.rpartition("-")[0] == embedded.name.rpartition("-")[0]:
         return TINY
     if cache_folder(source, device) != folder:

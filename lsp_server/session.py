@@ -5,6 +5,7 @@ It knows devices, threads and where KV caches lie; what is in them is the engine
 
 import contextlib
 import io
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+# Its wheels call home unless this is set before they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime as ort
 
 from lsp_server.errors import ModelLoadError

@@ -115,11 +115,11 @@ def cut_overlap(generated: str, after: str) -> str:
     return generated
 
 
-def cut_repeated_lines(generated: str, after: str) -> str:
+def cut_repeated_lines(generated: str, after: str, *, starts_line: bool = True) -> str:
     """Return a text without the lines at its end that stand after it already.
 
-    Blank lines do not count, nor does the indentation of the first line, which may stand
-    before the cursor.
+    Blank lines do not count, nor does the indentation of a first line that is only the
+    rest of one: a ``return`` further in is another statement than the one below.
     """
     lines, ends = [], []
     end = -1
@@ -131,8 +131,15 @@ def cut_repeated_lines(generated: str, after: str) -> str:
     nonblank = (line.rstrip() for line in after.split("\n") if line.strip())
     follows = list(islice(nonblank, len(lines)))
     n_kept = len(lines)
+
+    def stands(kept: list[str], start: int) -> bool:
+        ours, theirs = kept[start:], follows[: len(kept) - start]
+        if not start and theirs and not starts_line:
+            ours, theirs = ([lines[0].lstrip(), *lines[1:]] for lines in (ours, theirs))
+        return ours == theirs
+
     while n_kept:
-        starts = (start for start in range(n_kept) if _stands(lines[:n_kept], start, follows))
+        starts = (start for start in range(n_kept) if stands(lines[:n_kept], start))
         start = next(starts, n_kept)
         if start == n_kept:
             return generated if n_kept == len(lines) else generated[: ends[n_kept - 1]]
@@ -174,15 +181,6 @@ def whole_statements(generated: str) -> str:
             return text
         text = text[: codes[-1].start]
     return ""
-
-
-def _stands(lines: list[str], start: int, follows: list[str]) -> bool:
-    if start:
-        return lines[start:] == follows[: len(lines) - start]
-    first, *others = lines
-    return bool(follows) and (
-        first.lstrip() == follows[0].lstrip() and others == follows[1 : len(lines)]
-    )
 
 
 def _belongs_to(header: Line, latest: Line, line: Line) -> bool:

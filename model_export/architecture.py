@@ -124,12 +124,7 @@ def _llama(config: dict[str, Any]) -> Architecture:
     _expect(config, "hidden_act", "silu")
     _expect(config, "attention_bias", False)
     _expect(config, "mlp_bias", False)
-    scaling = config.get("rope_scaling")
-    if scaling is not None:
-        raise UnsupportedArchitectureError(
-            f"the checkpoint stretches its rotary embedding ({scaling!r}), which is not "
-            "supported"
-        )
+    rotary = _rotary(config)
     n_heads = _positive(config, "num_attention_heads")
     n_kv_heads = _positive(config, "num_key_value_heads", n_heads)
     d_model = _positive(config, "hidden_size")
@@ -148,7 +143,7 @@ def _llama(config: dict[str, Any]) -> Architecture:
         d_model=d_model,
         d_ff=_positive(config, "intermediate_size"),
         rotary_dim=head_dim,
-        rotary_base=_number(config, "rope_theta", _ROTARY_BASE),
+        rotary_base=_number(rotary, "rope_theta", _ROTARY_BASE),
         rotary_as_pairs=config.get(ROTARY_AS_PAIRS) is True,
         vocab_size=_positive(config, "vocab_size"),
         context_length=_positive(config, "max_position_embeddings", 2048),
@@ -158,15 +153,40 @@ def _llama(config: dict[str, Any]) -> Architecture:
     )
 
 
-def end_of_text_id(config: dict[str, Any]) -> int:
-    """Return the id that ends a text.
+def _rotary(config: dict[str, Any]) -> dict[str, Any]:
+    """Return where the angles' base is, and refuse what stretches or leaves out angles.
 
-    Early configurations of the 51,200-word family say 2, which is ``#`` in its
-    vocabulary; the true id there is always 50256.
+    Newer configurations hold all of it in ``rope_parameters``.
     """
-    if config.get("vocab_size") == _CODEGEN_VOCAB_SIZE:
+    parameters = config.get("rope_parameters")
+    scaling = config.get("rope_scaling")
+    for values in (parameters, scaling):
+        if values is None:
+            continue
+        kind = values.get("rope_type", values.get("type")) if isinstance(values, dict) else ""
+        if kind not in (None, "default"):
+            raise UnsupportedArchitectureError(
+                f"the checkpoint stretches its rotary embedding ({values!r}), which is not "
+                "supported"
+            )
+    rotary = parameters if isinstance(parameters, dict) else config
+    for values in (rotary, config):
+        _expect(values, "partial_rotary_factor", 1.0)
+    return rotary
+
+
+def end_of_text_id(config: dict[str, Any]) -> int:
+    """Return the id that ends a text; of several the first.
+
+    Early configurations of CodeGen's 51,200 words say 2, which is ``#`` there; the true
+    id is always 50256.
+    """
+    is_codegen = config.get("model_type") == "codegen"
+    if is_codegen and config.get("vocab_size") == _CODEGEN_VOCAB_SIZE:
         return _GPT2_END_OF_TEXT
     value = config.get("eos_token_id")
+    if isinstance(value, list) and value and not is_codegen:
+        value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DamagedCheckpointError(f"config.json: eos_token_id must be an id, not {value!r}")
     return int(value)
@@ -194,7 +214,7 @@ def _number(config: dict[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _expect(config: dict[str, Any], key: str, expected: str | bool) -> None:
+def _expect(config: dict[str, Any], key: str, expected: str | bool | float) -> None:
     value = config.get(key)
     if value is not None and value != expected:
         raise UnsupportedArchitectureError(

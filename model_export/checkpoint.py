@@ -23,6 +23,7 @@ from model_export.torch_bin import read_bin
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_INDEX = ".index.json"
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a GGUF file, or the checkpoint in a folder.
 
-    In a folder safetensors are preferred to ``.bin``, and a GGUF file counts where it is
-    the only one and no ``config.json`` stands beside it.
+    In a folder safetensors are preferred to ``.bin``, and both to a GGUF file, which
+    counts where it is the only one.
 
     Raises:
         NotACheckpointError: there is no configuration or no weights.
@@ -63,9 +64,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _gguf_file(path: Path) -> Path | None:
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and path.suffix.lower() == ".gguf":
         return path
-    if not path.is_dir() or (path / "config.json").is_file():
+    others = (path / f"{name}{index}" for name in _SINGLE_FILES for index in ("", _INDEX))
+    if not path.is_dir() or any(other.is_file() for other in others):
         return None
     found = list(path.glob("*.gguf"))
     if len(found) > 1:
@@ -95,12 +97,12 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     for name in _SINGLE_FILES:
         if (folder / name).is_file():
             return (folder / name,)
-        index = folder / f"{name}.index.json"
+        index = folder / f"{name}{_INDEX}"
         if index.is_file():
             return tuple(_shards(index))
     raise NotACheckpointError(
         f"{folder} holds no weights: none of "
-        + ", ".join(f"{name}, {name}.index.json" for name in _SINGLE_FILES)
+        + ", ".join(f"{name}, {name}{_INDEX}" for name in _SINGLE_FILES)
     )
 
 

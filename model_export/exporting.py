@@ -4,7 +4,6 @@ import errno
 import hashlib
 import math
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from model_export.errors import (
     OutputError,
 )
 from model_export.graph import StoredWeight, build_graph
-from model_export.hub import Fetched, download_checkpoint
+from model_export.hub import HUB_ID, Fetched, download_checkpoint
 from model_export.manifest import (
     DATA_FILE,
     FORMAT_VERSION,
@@ -52,7 +51,6 @@ from model_export.weights import Weight, graph_weights
 _ALIGNMENT = 4096
 """Weights start on a page, so that the engine can map them."""
 _ROOM_TO_SPARE = 64 << 20
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 Progress = Callable[[int, int], None]
 
@@ -144,7 +142,7 @@ def _source(checkpoint: str | Path | Fetched) -> Fetched:
         raise NotACheckpointError(
             f"{checkpoint} cannot be read: {error.strerror or error}"
         ) from error
-    if _HUB_ID.fullmatch(str(checkpoint)):
+    if HUB_ID.fullmatch(str(checkpoint)):
         return download_checkpoint(str(checkpoint))
     raise NotACheckpointError(f"{checkpoint} is neither a folder nor a Hub id")
 

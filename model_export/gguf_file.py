@@ -122,6 +122,8 @@ def _tensors(path: Path, reader: gguf.GGUFReader) -> Iterator[StoredTensor]:
 def _stored_tensor(path: Path, name: str, tensor: gguf.ReaderTensor) -> StoredTensor:
     # GGUF names the sizes of its axes from the innermost out.
     shape = tuple(int(size) for size in reversed(tensor.shape))
+    if not shape or 0 in shape:
+        raise DamagedCheckpointError(f"{path}: the tensor {tensor.name} is empty")
     row_bytes = tensor.n_bytes // shape[0]
     kind, start_of_data = tensor.tensor_type, int(tensor.data_offset)
     if not _can_read(kind):
@@ -174,7 +176,9 @@ def _tables(path: Path, values: dict[str, Any]) -> TokenizerTables:
         key: values.get(f"tokenizer.ggml.{key}") for key in ("tokens", "merges", "token_type")
     }
     model = values.get("tokenizer.ggml.model")
-    if model != "gpt2" or not all(isinstance(value, list) for value in found.values()):
+    is_table = all(isinstance(value, list) for value in found.values())
+    texts = [*(found["tokens"] or []), *(found["merges"] or [])] if is_table else []
+    if model != "gpt2" or not is_table or not all(isinstance(text, str) for text in texts):
         raise UnsupportedArchitectureError(
             f"{path.name} has a tokenizer of the kind {model!r}; of GGUF files only 'gpt2', "
             "byte-level BPE, is supported"

@@ -213,8 +213,9 @@ def _fetch(repo_id: str, revision: str, files: list[_File], progress: Progress |
         with _watched(blobs, files, progress or (lambda _done, _total: None)):
             for file in files:
                 _fetch_file(repo_id, revision, file)
-        references = _repository(repo_id) / "refs"
-        (references / _BEGUN).replace(references / _WHOLE)
+        # Another process may fetch the same, and be done first.
+        _mark(repo_id, _WHOLE, revision)
+        (_repository(repo_id) / "refs" / _BEGUN).unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoRoomError(f"the disk of {blobs} became full") from error

@@ -6,6 +6,7 @@ imports torch, transformers or optimum, and neither exporting nor serving needs 
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Its wheels call home unless this is set before they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime
 import torch
 from optimum.exporters.onnx import main_export

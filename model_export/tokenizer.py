@@ -310,7 +310,7 @@ def _tokenizer_class(folder: Path) -> str | None:
         return None
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} cannot be read: {error}") from None
     return value.get("tokenizer_class") if isinstance(value, dict) else None
 
@@ -318,7 +318,7 @@ def _tokenizer_class(folder: Path) -> str | None:
 def _read_ids(path: Path) -> dict[str, int]:
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict) or not all(isinstance(v, int) for v in value.values()):
         raise TokenizerError(f"{path} is no table of tokens and ids")

@@ -39,7 +39,13 @@ class Blocked:
             "PYTHONPATH": str(site),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "HF_HOME": str(folder / "hub"),
+            # Whatever the person's own environment says.
+            "ORT_DISABLE_TELEMETRY": "0",
         }
+
+    def has_native_telemetry(self) -> bool:
+        """Tell whether onnxruntime began to collect what it would send."""
+        return (Path(self.env["XDG_CACHE_HOME"]) / "Microsoft").exists()
 
     def run(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         """Return a finished command."""
@@ -66,6 +72,7 @@ async def test_serving_never_tries_the_network(blocked: Blocked, tmp_path: Path)
         await client.status("ready")
         assert await client.items(3, 8)
     assert not blocked.mark.exists()
+    assert not blocked.has_native_telemetry()
 
 
 async def test_serving_a_model_that_is_not_here_never_tries_the_network(
@@ -97,6 +104,7 @@ def test_commands_that_run_a_model_never_try_the_network(
     assert blocked.run("models").returncode == 0
     assert blocked.run("pull", "tiny").returncode == 0
     assert not blocked.mark.exists()
+    assert not blocked.has_native_telemetry()
 
 
 @pytest.mark.parametrize("name", ["some/model", "smollm2-135m"])
@@ -113,7 +121,11 @@ def test_pulling_offline_never_tries_the_network(name: str, blocked: Blocked) ->
 
 
 def test_an_attempt_would_be_noticed(blocked: Blocked) -> None:
-    """The tests above can fail: a pull that may use the network tries it."""
+    """The tests above can fail: a pull tries the network, onnxruntime alone collects."""
+    code = "import onnxruntime; onnxruntime.InferenceSession('none')"
+    env = {**os.environ, **blocked.env}
+    subprocess.run([sys.executable, "-c", code], capture_output=True, env=env)
+    assert blocked.has_native_telemetry()
     run = blocked.run("pull", "some/model")
     assert (run.returncode, run.stderr.count("\n")) == (1, 1)
     assert blocked.mark.exists()

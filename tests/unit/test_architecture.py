@@ -129,8 +129,31 @@ def test_smollm2_shares_keys_and_its_embedding() -> None:
     assert (architecture.rotary_base, architecture.has_tied_head) == (100000.0, True)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": 500000.0},
+        {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}},
+        {"rope_theta": 500000.0, "rope_scaling": {"type": "default"}},
+    ],
+)
+def test_the_rotary_base_is_found_wherever_it_stands(changes: dict[str, Any]) -> None:
+    """Newer configurations hold it elsewhere; with the default a model would be another."""
+    assert read_architecture(CODEGEN25 | changes).rotary_base == 500000.0
+
+
+def test_of_several_ends_the_first_is_the_end_of_text() -> None:
+    """Instruct models of this family list the end of a text and of an answer."""
+    assert end_of_text_id(CODEGEN25 | {"eos_token_id": [7, 8]}) == 7
+
+
 UNSUPPORTED_LLAMAS = {
     "stretched": ({"rope_scaling": {"rope_type": "llama3"}}, "rotary embedding"),
+    "stretched in newer words": (
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
+        "rotary embedding",
+    ),
+    "rotated in part": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     "gelu": ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
     "biases": ({"attention_bias": True}, "attention_bias is True"),
     "odd head": ({"head_dim": 72}, "head size 72"),

@@ -205,6 +205,8 @@ def test_what_is_inserted(marked: str, script: str, expected: str) -> None:
         ("f($0)", "()\n", ""),
         ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", "\n    a = 1"),
         ("# Do it.\n$0\n\nx = 1\n", "y = 1\nx = 1\n#", "y = 1"),
+        ("if x:\n    $0\nreturn\n", "return\n", "return"),
+        ("if x:\n    $0\n    return\n", "return\n", ""),
     ],
 )
 def test_what_follows_is_not_written_again(marked: str, script: str, expected: str) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 from gguf import GGMLQuantizationType as Kind
 
 from lsp_server.engine import Engine
+from lsp_server.models import exported_folder
 from model_export import export
 from model_export.architecture import read_architecture
 from model_export.checkpoint import open_checkpoint
@@ -27,6 +29,12 @@ from tests.checkpoints import llama_config, random_tensors, write_checkpoint, wr
 CONFIG = llama_config(hidden_size=256, intermediate_size=512, tie_word_embeddings=True)
 TENSORS = random_tensors(CONFIG)
 IDS = np.random.default_rng(1).integers(0, 256, 60).tolist()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give exports a cache of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -163,6 +171,29 @@ def test_no_damage_of_the_header_crashes(place: int, path: Path) -> None:
 
     with suppress(CheckpointError):
         open_checkpoint(path)
+
+
+def test_an_empty_tensor_is_one_clear_line(tmp_path: Path) -> None:
+    """What has no rows is no weight."""
+    tensors = TENSORS | {"model.norm.weight": torch.zeros(0, 4)}
+
+    with pytest.raises(DamagedCheckpointError):
+        open_checkpoint(write_gguf(tmp_path / "odd.gguf", CONFIG, tensors))
+
+
+def test_a_link_to_a_file_is_followed(path: Path, tmp_path: Path) -> None:
+    """The Hub's cache holds links whose targets have names without an ending."""
+    blob = path.rename(tmp_path / "0123abcd")
+    (tmp_path / "link.gguf").symlink_to(blob)
+
+    assert exported_folder(str(tmp_path / "link.gguf")).is_dir()
+
+
+def test_a_gguf_beside_a_configuration_counts(path: Path) -> None:
+    """Repositories of the Hub hold both, and no other weights."""
+    (path.parent / "config.json").write_text("{}")
+
+    assert open_checkpoint(path.parent).files == (path,)
 
 
 OTHERS: dict[str, tuple[dict[str, Any], type[CheckpointError], str]] = {

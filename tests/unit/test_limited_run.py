@@ -57,6 +57,15 @@ def test_memory_has_a_limit() -> None:
     assert "MemoryError" in run_limited("x = [0] * (1 << 31)").failure
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of this kind")
+def test_endless_output_has_a_limit() -> None:
+    """A loop that prints for ever fills neither the memory nor the disk."""
+    run = run_limited("while True: print('x' * 50)")
+
+    assert "File too large" in run.failure
+    assert 10_000 < len(run.output) <= 100_000
+
+
 def test_nothing_of_the_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets stand in the environment of many shells."""
     monkeypatch.setenv("SECRET", "word")

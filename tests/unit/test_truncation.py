@@ -247,7 +247,8 @@ def test_no_line_of_the_standard_library_is_talk() -> None:
         ("\n    x\n    y", "\n    y\n", "\n    x"),
         # A line that is indented otherwise is another statement.
         ("if x:\n    return y", "return y\n", "if x:\n    return y"),
-        ("y = 2", "    y = 2\n", ""),
+        ("y = 2", "    y = 2\n", "y = 2"),
+        ("    y = 2", "    y = 2\n", ""),
         ("x = 1\ny = 2", "y = 20\n", "x = 1\ny = 2"),
         ("x = 1\ny = 2", "z\ny = 2\n", "x = 1\ny = 2"),
         ("x = 1\ny = 2 ", "", "x = 1\ny = 2 "),
