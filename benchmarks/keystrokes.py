@@ -66,7 +66,7 @@ from tests.e2e.clients import Client, connected
 
 _PACKAGES = ("click==8.1.7", "tqdm==4.66.4")
 """What the embedded model's card names as held out."""
-_FILES = (
+FILES = (
     *("click/core.py", "tqdm/cli.py", "click/types.py"),
     *("tqdm/std.py", "click/formatting.py", "click/decorators.py"),
 )
@@ -456,7 +456,7 @@ async def type_at(
     root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as scratch:
         command = [*setup.command, f"--record={scratch}"]
-        folder = _files_folder()
+        folder = files_folder()
         async with connected(command, editor="vscode", folder=folder, cwd=root) as client:
             await client.status("ready")
             for path, script in scripts.items():
@@ -766,10 +766,10 @@ def _by_size(steps: Sequence[tuple[int, float]]) -> dict[int, float]:
     }
 
 
-def _files_folder() -> Path:
+def files_folder() -> Path:
     """Return where the packages lie that are typed, fetched once."""
     folder = cache_folder() / "held-out"
-    if not all((folder / name).is_file() for name in _FILES):
+    if not all((folder / name).is_file() for name in FILES):
         with tempfile.TemporaryDirectory() as scratch:
             pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
             try:
@@ -794,7 +794,7 @@ def _larger_folder() -> Path:
 
 
 def _scripts(effort: Effort) -> dict[Path, Script]:
-    paths = [_files_folder() / name for name in _FILES[: effort.n_files]]
+    paths = [files_folder() / name for name in FILES[: effort.n_files]]
     return {
         path: write_script(path.read_text("utf-8"), _SEED, effort.keys_per_file)
         for path in paths
@@ -802,7 +802,7 @@ def _scripts(effort: Effort) -> dict[Path, Script]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Begin]:
+def progress_bars(console: Console) -> Iterator[Begin]:
     """Yield a function that begins a bar and returns what moves it on."""
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn())
     with Progress(*columns, console=console, refresh_per_second=2) as progress:
@@ -832,18 +832,18 @@ def measure(*, quick: bool, model: str | None, json_file: Path | None) -> int:
     scripts = _scripts(effort)
     exported_folder(model)
     larger = None if model else _larger_folder()
-    with _progress(console) as begin:
+    with progress_bars(console) as begin:
         speculated = _speculate_all(model, larger, list(scripts), effort, begin)
         typed = _type_all(model, larger, scripts, effort, begin)
     # Into a file or a pipe tables go as wide as they are.
     out = Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH)
-    out.print(f"{_cpu_name()}, {os.cpu_count()} cores")
+    out.print(f"{cpu_name()}, {os.cpu_count()} cores")
     out.print(_typed_table({name: one for name, (one, _) in typed.items()}))
     for name, found in speculated.items():
         out.print(_speculated_table(name, found))
     if json_file is not None:
         figures = {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "quick": quick,
             "typed": {
@@ -852,11 +852,11 @@ def measure(*, quick: bool, model: str | None, json_file: Path | None) -> int:
             },
             "speculated": {name: one.to_json() for name, one in speculated.items()},
         }
-        json_file.write_text(_strict_json(figures), encoding="utf-8")
+        json_file.write_text(strict_json(figures), encoding="utf-8")
     return 0
 
 
-def _strict_json(value: object) -> str:
+def strict_json(value: object) -> str:
     """Return JSON with null for what is no number, which JSON does not know."""
     plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
     return json.dumps(plain, indent=1) + "\n"
@@ -959,7 +959,8 @@ def _speculated_table(name: str, found: Speculated) -> Table:
     return table
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -125,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = _command(subparsers, "bench", commands.bench, "measure speed; needs a clone")
     bench.add_argument(
         "benchmark",
-        choices=("peers", "keystrokes"),
-        help="other engines on the same checkpoint, or typing through the real server",
+        choices=("peers", "keystrokes", "soak"),
+        help="other engines on the same checkpoint, typing through the real server, or "
+        "thousands of requests",
     )
     bench.add_argument("--quick", action="store_true", help="fewer rounds")
     bench.add_argument(

@@ -33,6 +33,25 @@ class Answer:
             offset=offset + len(inserted),
         )
 
+    def rest(self, snapshot: Snapshot) -> str:
+        """Return what remains to be inserted; nothing where this is for another text."""
+        inserted = self.candidate.insert_text
+        n_typed = snapshot.offset - self.snapshot.offset
+        return inserted[n_typed:] if goes_along(self.snapshot, inserted, snapshot) else ""
+
+
+def goes_along(then: Snapshot, inserted: str, now: Snapshot) -> bool:
+    """Tell whether now is then, with a beginning of the inserted text typed, or all of it."""
+    n_typed = now.offset - then.offset
+    return (
+        0 <= n_typed <= len(inserted)
+        and len(now.text) == len(then.text) + n_typed
+        and (now.uri, now.language_id) == (then.uri, then.language_id)
+        and now.text.startswith(inserted[:n_typed], then.offset)
+        and now.text[: then.offset] == then.text[: then.offset]
+        and now.text[now.offset :] == then.text[then.offset :]
+    )
+
 
 class Answers:
     """The newest answers."""
@@ -51,7 +70,7 @@ class Answers:
     def find(self, snapshot: Snapshot) -> Answer | None:
         """Return what is left of an answer whose beginning has been typed since."""
         for answer in reversed(tuple(self._answers)):
-            rest = _rest(answer, snapshot)
+            rest = answer.rest(snapshot)
             if rest.strip():
                 candidate = replace(answer.candidate, insert_text=rest)
                 return Answer(snapshot, candidate, answer.verdict)
@@ -60,19 +79,3 @@ class Answers:
     def latest(self, uri: str) -> Answer | None:
         """Return the newest answer for a document."""
         return next((a for a in reversed(tuple(self._answers)) if a.snapshot.uri == uri), None)
-
-
-def _rest(answer: Answer, snapshot: Snapshot) -> str:
-    """Return what remains to be inserted; nothing where the answer is for another text."""
-    then, inserted = answer.snapshot, answer.candidate.insert_text
-    n_typed = snapshot.offset - then.offset
-    if (
-        not 0 <= n_typed < len(inserted)
-        or len(snapshot.text) != len(then.text) + n_typed
-        or (snapshot.uri, snapshot.language_id) != (then.uri, then.language_id)
-        or not snapshot.text.startswith(inserted[:n_typed], then.offset)
-        or snapshot.text[: then.offset] != then.text[: then.offset]
-        or snapshot.text[snapshot.offset :] != then.text[then.offset :]
-    ):
-        return ""
-    return inserted[n_typed:]

@@ -82,6 +82,7 @@ numbers = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 
 def serve(options: argparse.Namespace) -> int:
     """Run the language server until its client leaves."""
+    from lsp_server.acceptance import Statistics, statistics_file
     from lsp_server.local_models import LocalModels
     from lsp_server.server import create_server
     from lsp_server.server_log import log_to_stderr
@@ -89,7 +90,8 @@ def serve(options: argparse.Namespace) -> int:
     log_to_stderr()
     checker = CheckWorker()
     defaults = Settings(model=options.model, device=options.device)
-    server = create_server(LocalModels(), checker, defaults)
+    statistics = Statistics(statistics_file())
+    server = create_server(LocalModels(), checker, defaults, statistics)
     try:
         if options.tcp is None:
             server.start_io()
@@ -101,6 +103,7 @@ def serve(options: argparse.Namespace) -> int:
         server.host.close()
         server.host.wait(_CLOSING_S)
         checker.close()
+        statistics.write()
     # As LSP asks: a client that leaves without a word is an error.
     return 0 if server.was_shut_down else 1
 

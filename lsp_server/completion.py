@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.drafting import DraftSources, PromptLookup
 from lsp_server.infill import InfillTokens, build_infill_prompt, n_prefix_tokens
+from lsp_server.language_lines import read_lines
 from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
-from lsp_server.python_lines import LineKind, read_lines
+from lsp_server.python_lines import LineKind
 from lsp_server.repetition import Loop
 from lsp_server.truncation import (
     cut_line,
@@ -40,6 +41,10 @@ _SUGGESTION_CONTEXT = 64
 _MAX_LINE_TOKENS = 96
 _SAMPLED_TEMPERATURE = 0.6
 _SAMPLED_TOP_P = 0.95
+
+
+SUPERSEDED = "an edit or a newer request took its place"
+UNFINISHED = "it is still being written"
 
 
 class TokenEngine(Protocol):
@@ -110,6 +115,8 @@ class Candidate:
     insert_text: str
     mean_log_probability: float
     """Natural, over the tokens that the model chose freely."""
+    rule: Rule | None = None
+    """What chose the kind of completion that it is."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,8 @@ class Completion:
     rule: Rule | None = None
     silence: str = ""
     """Why there is no candidate."""
+    is_whole: bool = True
+    """False while more is being written."""
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
@@ -132,12 +141,16 @@ class Completion:
 
 
 @dataclass
-class _Draft:
-    """One generation in the making."""
+class Draft:
+    """One generation in the making; another thread may ask what ``standing`` it has."""
 
+    plan: Plan | None = None
     token_ids: list[int] = field(default_factory=list)
     free_log_probabilities: list[float] = field(default_factory=list)
+    written: str = ""
+    """All of it, without what was typed before the cursor."""
     text: str | None = None
+    """What is to be inserted of it, once its end is known."""
 
 
 def complete(
@@ -149,13 +162,16 @@ def complete(
     stop: threading.Event | None = None,
     budget_ms: float = math.inf,
     nearby: Sequence[str] = (),
+    draft: Draft | None = None,
 ) -> Completion:
     """Return candidates for the cursor of a snapshot, the greedy one first.
+
+    The others begin with lines that differ from its first and each other's.
 
     ``stop`` ends it within one token, with what stands by then thrown away. Where reading
     the prompt would take more than the budget, it does without what follows the cursor,
     and if need be is shortened to what is nearest. ``nearby`` are texts that may be
-    repeated, the likeliest first.
+    repeated, the likeliest first. The greedy one is written into ``draft``.
     """
     started = time.perf_counter()
     plan = plan_completion(snapshot)
@@ -174,25 +190,31 @@ def complete(
     candidates: dict[str, Candidate] = {}
     lookup = _lookup(model, plan, nearby)
     for index in range(n_candidates):
-        draft = _Draft()
+        draft = draft if draft is not None and index == 0 else Draft()
+        draft.plan = plan
         for _ in _generate(model, prompt, plan, draft, limit, index, stop, lookup):
             if not generated_tokens:
                 first_token_ms = 1e3 * (time.perf_counter() - started)
                 reused_tokens = model.engine.reused_tokens
             generated_tokens += 1
+            if "\n" in draft.written.lstrip() and _first_line(draft.written) in candidates:
+                break
         if index == 0:
             written = draft.text or model.tokenizer.decode(draft.token_ids)
         if stop is not None and stop.is_set():
             return Completion(
                 rule=plan.rule,
-                silence="a newer request took its place",
+                silence=SUPERSEDED,
                 written=written,
                 unread=tuple(unread),
             )
         insert_text = _with_newlines_of(snapshot.text, _fitted(plan, draft.text or ""))
-        if insert_text and insert_text not in candidates:
+        if insert_text:
             free = draft.free_log_probabilities or [0.0]
-            candidates[insert_text] = Candidate(insert_text, sum(free) / len(free))
+            candidates.setdefault(
+                _first_line(unix(insert_text)),
+                Candidate(insert_text, sum(free) / len(free), plan.rule),
+            )
     return Completion(
         candidates=tuple(candidates.values()),
         rule=plan.rule,
@@ -204,6 +226,28 @@ def complete(
         unread=tuple(unread),
         first_token_ms=first_token_ms,
         total_ms=1e3 * (time.perf_counter() - started),
+    )
+
+
+def standing(snapshot: Snapshot, draft: Draft) -> Completion:
+    """Return the whole lines that stand by now of what another thread writes.
+
+    What is written later goes on after them. The rest of a line stands when it is whole.
+    """
+    plan = draft.plan
+    text = ""
+    if plan is not None and plan.rule is not Rule.LINE:
+        text = _fitted(plan, whole_statements(draft.written, plan.language_id))
+    if plan is None or not text:
+        rule = plan.rule if plan is not None else None
+        return Completion(rule=rule, silence=UNFINISHED, is_whole=False)
+    free = list(draft.free_log_probabilities) or [0.0]
+    insert_text = _with_newlines_of(snapshot.text, text)
+    return Completion(
+        (Candidate(insert_text, sum(free) / len(free), plan.rule),),
+        rule=plan.rule,
+        is_whole=False,
+        generated_tokens=len(draft.token_ids),
     )
 
 
@@ -311,7 +355,7 @@ def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
     all text before it (Nijkamp et al., 2022, section 4.3).
     """
     text, offset = window_of(snapshot)
-    turn = turn_at(read_turns(text), offset)
+    turn = turn_at(read_turns(text, snapshot.language_id), offset)
     if turn is None:
         return None
     n_tokens = model.engine.context_length
@@ -344,7 +388,7 @@ def _generate(
     model: Model,
     prompt: Prompt,
     plan: Plan,
-    draft: _Draft,
+    draft: Draft,
     limit: int,
     index: int,
     stop: threading.Event | None,
@@ -385,13 +429,16 @@ def _generate(
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
         written = unix(data.decode("utf-8", "ignore"))
+        draft.written = written[n_typed:]
         left = loop.left_by(token_id)
         if len(data) > len(required):
             draft.free_log_probabilities.append(log_probability)
             if left is None:
                 end = _cut(plan, written, n_typed)
             else:
-                end = "" if plan.rule is Rule.LINE else whole_statements(left[n_typed:])
+                end = ""
+                if plan.rule is not Rule.LINE:
+                    end = whole_statements(left[n_typed:], plan.language_id)
             if end is not None:
                 draft.text = end
                 yield
@@ -402,17 +449,17 @@ def _generate(
         end = _cut(plan, written + "\n", n_typed)
         draft.text = written[n_typed:] if end is None else end
     elif plan.rule is not Rule.LINE:
-        draft.text = whole_statements(written[n_typed:])
+        draft.text = whole_statements(written[n_typed:], plan.language_id)
 
 
 def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
     """Return what is to be inserted of the text that was written, once it is whole."""
     match plan.rule:
         case Rule.TURN:
-            program = cut_turn(written, plan.indent)
+            program = cut_turn(written, plan.indent, plan.language_id)
             return None if program is None else program[n_typed:]
         case Rule.STATEMENT:
-            return cut_statement(plan.line_before, written[n_typed:])
+            return cut_statement(plan.line_before, written[n_typed:], plan.language_id)
         case Rule.LINE:
             line = cut_line(written[n_typed:])
             return "" if line and plan.is_python and is_talk(line.lstrip()) else line
@@ -431,13 +478,17 @@ def _fitted(plan: Plan, generated: str) -> str:
     text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]
     if not plan.text_after[:1].strip():
         text = text.rstrip()
-    if plan.rule is not Rule.LINE and not _has_code(text):
+    if plan.rule is not Rule.LINE and not _has_code(text, plan.language_id):
         return ""
     return text if text.strip() else ""
 
 
-def _has_code(text: str) -> bool:
-    return any(line.kind is LineKind.CODE for line in read_lines(text))
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0].rstrip()
+
+
+def _has_code(text: str, language_id: str) -> bool:
+    return any(line.kind is LineKind.CODE for line in read_lines(text, language_id))
 
 
 def line_end_of(text: str) -> str:

@@ -4,11 +4,13 @@ import importlib.metadata
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import psutil
 
+from lsp_server.acceptance import describe, read_counts, statistics_file
 from lsp_server.completion import Model, complete
 from lsp_server.errors import ServingError
 from lsp_server.plan import Snapshot
@@ -42,6 +44,8 @@ class Report:
     servers: list[dict[str, int]] = field(default_factory=list)
     completion_ms: float | None = None
     check: str = ""
+    statistics: dict[str, int] = field(default_factory=dict)
+    """What this user's servers counted; see ``lsp_server.acceptance``."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -67,6 +71,7 @@ class Report:
             yield "server", f"pid {server['pid']}, {server['memory'] / 1e6:.0f} MB"
         if self.completion_ms is not None:
             yield "one completion", f"{self.completion_ms:.0f} ms, check: {self.check}"
+        yield "completions", describe(self.statistics)
         for problem in self.problems:
             yield "problem", problem
 
@@ -81,7 +86,8 @@ def examine(
         providers=providers(),
         memory_total=memory.total,
         memory_available=memory.available,
-        servers=_servers(),
+        servers=running_servers(),
+        statistics=read_counts(statistics_file()),
     )
     if {"onnxruntime", "onnxruntime-gpu"} <= set(report.versions):
         report.problems.append(
@@ -113,12 +119,19 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _servers() -> list[dict[str, int]]:
-    """Return the running servers of this user: pid and resident memory."""
+def running_servers() -> list[dict[str, int]]:
+    """Return the running servers that can be seen: pid and resident memory."""
     servers = []
     for process in psutil.process_iter(["pid", "cmdline", "memory_info"]):
-        command = process.info["cmdline"] or []
-        if "serve" in command and any("codegen-lsp" in part for part in command):
+        if _is_server(process.info["cmdline"] or []):
             memory = process.info["memory_info"]
             servers.append({"pid": process.pid, "memory": memory.rss if memory else 0})
     return servers
+
+
+def _is_server(command: Sequence[str]) -> bool:
+    programs = (Path(part).stem for part in command)
+    return any(
+        program in ("codegen-lsp", "lsp_server") and argument == "serve"
+        for program, argument in zip(programs, command[1:], strict=False)
+    )

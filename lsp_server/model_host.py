@@ -15,16 +15,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from lsp_server.answers import Answer, Answers
+from lsp_server.answers import Answer, Answers, goes_along
 from lsp_server.completion import (
+    SUPERSEDED,
+    UNFINISHED,
     Completion,
+    Draft,
     Model,
     complete,
+    line_end_of,
+    standing,
     suggestion_source,
     warm_up,
 )
@@ -65,6 +70,26 @@ class _NotWantedError(Exception):
     """Ends an export that a newer load took the place of."""
 
 
+@dataclass
+class _Run:
+    """What the model writes for one snapshot; it may outlast the request that began it."""
+
+    snapshot: Snapshot
+    n_forgotten: int
+    """How often answers were forgotten when it began."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    draft: Draft = field(default_factory=Draft)
+    future: "Future[Completion]" = field(default_factory=Future)
+    is_late: bool = False
+    """Whether its request was answered with what stood by the deadline."""
+
+    def goes_along(self, snapshot: Snapshot) -> bool:
+        """Tell whether the snapshot differs by no more than a beginning of what is written."""
+        line_end = line_end_of(self.snapshot.text)
+        written = self.draft.written.replace("\n", line_end)
+        return goes_along(self.snapshot, written, snapshot)
+
+
 class ModelHost:
     """One model or none; its methods belong to the event loop."""
 
@@ -87,6 +112,8 @@ class ModelHost:
         """Requests wait for it, where there is one."""
         self._last_use = time.monotonic()
         self._ahead = ""
+        self._n_forgotten = 0
+        self._late: _Run | None = None
 
     async def load(
         self, settings: Settings, report: Progress, tell_meanwhile: Callable[[], None]
@@ -157,23 +184,54 @@ class ModelHost:
         *,
         n_candidates: int,
         buffers: Sequence[str],
+        deadline_s: float | None = None,
     ) -> Completion:
         """Complete a snapshot before anything else, once there is a model.
 
         A newer request of its document ends it. Where another model takes the place of
         the one that is asked, that one is asked. ``buffers`` are texts of other documents.
+        At the deadline, counted from when there is a model, what stands is the answer;
+        the model goes on, and a request that goes along with it gets the rest.
         Raises what the engine raises.
         """
+        ends = math.inf
         while True:
             await self._wait_for_load(outdated)
-            if self.model is None or outdated.is_set():
-                return Completion(silence="no model was there in time")
+            if outdated.is_set():
+                return Completion(silence=SUPERSEDED)
+            if self.model is None:
+                return Completion(silence="no model is loaded")
+            if deadline_s is not None and ends == math.inf:
+                ends = time.monotonic() + deadline_s
             n_models = self.n_models
-            completion = await self._run(
-                self.model, snapshot, settings, n_candidates=n_candidates, buffers=buffers
-            )
-            if n_models == self.n_models:
+            run = self._late
+            if run is None or deadline_s is None or not self.is_writing_along(snapshot):
+                run = self._begin(
+                    self.model, snapshot, settings, n_candidates=n_candidates, buffers=buffers
+                )
+            completion = await self._await(run, outdated, ends)
+            if run.snapshot is not snapshot:
+                completion = _rest_of(completion, run.snapshot, snapshot)
+                if completion.is_whole and not completion.candidates:
+                    # It ended where the text ends now, so something new begins.
+                    self._stop_late()
+                    continue
+            if n_models == self.n_models or outdated.is_set():
                 return completion
+
+    @property
+    def late(self) -> Snapshot | None:
+        """The snapshot whose answer goes on being written after its deadline."""
+        return self._late.snapshot if self._late is not None else None
+
+    def is_writing_along(self, snapshot: Snapshot) -> bool:
+        """Tell whether the rest of a late answer is being written for just this text."""
+        late = self._late
+        return late is not None and not late.stop.is_set() and late.goes_along(snapshot)
+
+    def stop(self, uri: str) -> None:
+        """End what is being written for a document."""
+        self.scheduler.stop(uri)
 
     async def _wait_for_load(self, outdated: asyncio.Event) -> None:
         self._last_use = time.monotonic()
@@ -185,7 +243,7 @@ class ModelHost:
                 for wait in waits:
                     wait.cancel()
 
-    async def _run(
+    def _begin(
         self,
         model: Model,
         snapshot: Snapshot,
@@ -193,25 +251,55 @@ class ModelHost:
         *,
         n_candidates: int,
         buffers: Sequence[str],
-    ) -> Completion:
-        stop = threading.Event()
+    ) -> _Run:
+        self._stop_late()
+        run = _Run(snapshot, self._n_forgotten)
         task = partial(
             complete,
             model,
             snapshot,
             max_new_tokens=settings.max_new_tokens,
             n_candidates=n_candidates,
-            stop=stop,
+            stop=run.stop,
             budget_ms=settings.latency_budget_ms,
             nearby=self._nearby(snapshot.uri, buffers),
+            draft=run.draft,
         )
-        future = self.scheduler.submit(snapshot.uri, stop, task)
-        future.add_done_callback(partial(self._keep_interrupted, snapshot))
+        run.future = self.scheduler.submit(snapshot.uri, run.stop, task)
+        run.future.add_done_callback(partial(self._keep, run))
+        return run
+
+    async def _await(self, run: _Run, outdated: asyncio.Event, ends: float) -> Completion:
+        """Return what a run has written when it is done, or what stands at the deadline."""
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        run.future.add_done_callback(lambda _: _set_in(loop, done))
+        waits = [asyncio.ensure_future(event.wait()) for event in (done, outdated)]
+        rest_s = None if ends == math.inf else max(0.0, ends - time.monotonic())
         try:
-            return await asyncio.wrap_future(future)
+            await asyncio.wait(waits, timeout=rest_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            stop.set()
+            if not run.is_late:
+                run.stop.set()
+                run.future.cancel()
             raise
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if run.future.cancelled() or (outdated.is_set() and not run.future.done()):
+            return Completion(silence=SUPERSEDED)
+        # In this order, so that one that is done just now is kept by one of the two.
+        run.is_late = True
+        if run.future.done():
+            return run.future.result()
+        self._late = run
+        return standing(run.snapshot, run.draft)
+
+    def _stop_late(self) -> None:
+        """End the rest of a late answer, which nobody waits for any more."""
+        if self._late is not None:
+            self._late.stop.set()
+            self._late = None
 
     def read_ahead(self, snapshot: Snapshot, settings: Settings) -> None:
         """Read what a completion of the snapshot would need, while nobody asks."""
@@ -228,11 +316,14 @@ class ModelHost:
         if model is None:
             return
         if completion.unread:
-            unread = completion.unread
-            self.scheduler.submit_idle(lambda stop: model.engine.prefill(unread, stop))
+            self._read(completion.unread)
         elif answer is not None:
             task = partial(self._write_ahead, model, answer, settings.max_new_tokens)
             self.scheduler.submit_idle(partial(_unless_on_battery, task))
+
+    def _read(self, token_ids: Sequence[int]) -> None:
+        if model := self.model:
+            self.scheduler.submit_idle(lambda stop: model.engine.prefill(token_ids, stop))
 
     def close(self) -> None:
         """Stop what is running, an export too."""
@@ -252,6 +343,8 @@ class ModelHost:
     def forget_answers(self) -> None:
         """Forget what another model, or other settings, would answer otherwise."""
         self.scheduler.stop_idle()
+        self._stop_late()
+        self._n_forgotten += 1
         self.answers.clear()
         self._ahead = ""
 
@@ -376,13 +469,24 @@ class ModelHost:
         if completion.candidates and not stop.is_set():
             self.answers.remember(Answer(accepted, completion.candidates[0], None))
 
-    def _keep_interrupted(self, snapshot: Snapshot, future: "Future[Completion]") -> None:
-        """Keep what was written when a newer request came: it may go on the same way."""
-        if future.cancelled() or future.exception() is not None:
+    def _keep(self, run: _Run, future: "Future[Completion]") -> None:
+        """Keep what was written late or in part: a text may go on the same way."""
+        if future.cancelled():
+            return
+        if error := future.exception():
+            if run.is_late:
+                # A request that meets the same error tells it.
+                log.warning("the rest of an answer failed: %s", type(error).__name__)
             return
         completion = future.result()
         if completion.written and not completion.candidates:
-            self._ahead = suggestion_source(snapshot, completion.written)
+            self._ahead = suggestion_source(run.snapshot, completion.written)
+        if not run.is_late or run.stop.is_set() or run.n_forgotten != self._n_forgotten:
+            return
+        if completion.candidates:
+            self.answers.remember(Answer(run.snapshot, completion.candidates[0], None))
+        if completion.unread:
+            self._read(completion.unread)
 
     def _nearby(self, uri: str, buffers: Sequence[str]) -> list[str]:
         latest = self.answers.latest(uri)
@@ -390,6 +494,21 @@ class ModelHost:
         if latest is not None:
             suggested.append(suggestion_source(latest.snapshot, latest.candidate.insert_text))
         return [*suggested, *buffers]
+
+
+def _rest_of(completion: Completion, then: Snapshot, now: Snapshot) -> Completion:
+    """Return what remains to be inserted of a completion for an earlier snapshot."""
+    rests = (
+        replace(candidate, insert_text=Answer(then, candidate, None).rest(now))
+        for candidate in completion.candidates
+    )
+    left = tuple(candidate for candidate in rests if candidate.insert_text.strip())
+    return replace(completion, candidates=left, silence="" if left else UNFINISHED)
+
+
+def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # The loop is closed: the server has ended.
+        loop.call_soon_threadsafe(event.set)
 
 
 def _give_memory_back() -> None:

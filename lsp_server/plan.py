@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from lsp_server.language_lines import C_LANGUAGES, is_read, scan
 from lsp_server.positions import line_of
-from lsp_server.python_lines import Place, scan
-from lsp_server.turns import read_turns, turn_at
+from lsp_server.python_lines import Place
+from lsp_server.turns import Turn, read_turns, turn_at
 
 _BEFORE_WINDOW = 1 << 18
 _AFTER_WINDOW = 1 << 16
@@ -18,11 +19,11 @@ _WINDOW_STEP = 1 << 16
 moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
 _LONGEST_LINE = 1000
 """Characters; in a longer line only the rest of it is completed."""
-_NO_CODE = b"\r\n#`"
+_NO_CODE = b"\r\n`"
 # Instruct models like to begin with a Markdown fence.
-_NOT_AT_LINE_START = b" \t\f" + _NO_CODE
+_INDENTATION = b" \t\f"
 # A program that begins with a string would be cut to nothing by ``truncate``.
-_NOT_AT_TURN_START = _NOT_AT_LINE_START + b"\"'*-"
+_NO_PYTHON_PROGRAM = b"\"'*-"
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,17 @@ class Plan:
     line_after: str
     text_after: str
     heal: bool
-    is_python: bool = False
-    """Whether its comments, strings and blocks are read."""
+    language_id: str = ""
+    """Empty where comments, strings and blocks are not read."""
     indent: str = ""
     """The indentation that a turn's program must have."""
     not_first: bytes = b""
     """Bytes that the free part of the completion must not begin with."""
+
+    @property
+    def is_python(self) -> bool:
+        """Tell whether the text is Python."""
+        return self.language_id == "python"
 
 
 def plan_completion(snapshot: Snapshot) -> Plan | str:
@@ -84,18 +90,23 @@ def plan_completion(snapshot: Snapshot) -> Plan | str:
     )
     if re.search(r"\w$", line_before) and re.match(r"\w", line_after):
         return "the cursor is inside a word"
-    if snapshot.language_id != "python":
+    language_id = snapshot.language_id
+    if not is_read(language_id):
         return plan
-    here = scan(text[:offset])
+    here = scan(text[:offset], language_id)
     if here.place is not Place.CODE:
         return f"the cursor is in a {here.place.value}"
-    turns = read_turns(text)
+    turns = read_turns(text, language_id)
     starts = [turn.start for turn in turns if not turn.indent]
-    plan = replace(plan, turn_starts=starts, is_python=True)
+    plan = replace(plan, turn_starts=starts, language_id=language_id)
     if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
         return plan
+    no_code = _NO_CODE if language_id in C_LANGUAGES else b"#" + _NO_CODE
+    if not plan.is_python:
+        # What begins with a slash is a comment.
+        no_code += b"/"
     turn = turn_at(turns, offset)
-    if turn and not turn.has_program and not line_before.strip():
+    if turn and not line_before.strip() and _has_none_yet(turn, text, line_start, line_end):
         indent = turn.indent if turn.indent.startswith(line_before) else line_before
         return replace(
             plan,
@@ -103,12 +114,25 @@ def plan_completion(snapshot: Snapshot) -> Plan | str:
             before=text[: turn.prompt_end],
             heal=False,
             indent=indent,
-            not_first=_NOT_AT_TURN_START,
+            not_first=_INDENTATION + no_code + (_NO_PYTHON_PROGRAM if plan.is_python else b""),
         )
     not_first = b""
     if not line_before.strip():
-        not_first = _NOT_AT_LINE_START if line_before else _NO_CODE
+        not_first = _INDENTATION + no_code if line_before else no_code
     return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
+
+
+def _has_none_yet(turn: Turn, text: str, line_start: int, line_end: int) -> bool:
+    """Tell whether a turn has no program, seen from a blank line in it.
+
+    A line that was opened directly below a comment, with a blank line before the code
+    that follows, waits for a program: that code is an older step's. Without a blank line
+    between the code is the comment's.
+    """
+    if not turn.has_program:
+        return True
+    _, next_end = line_of(text, min(line_end + 1, len(text)))
+    return line_start == turn.prompt_end and not text[line_end:next_end].strip()
 
 
 def window_of(snapshot: Snapshot) -> tuple[str, int]:

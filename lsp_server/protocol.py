@@ -46,8 +46,8 @@ class DocumentKeeper(Protocol):
     def read_ahead(self, document: Document, offset: int) -> None:
         """Read what a completion at the offset would need."""
 
-    def supersede(self, uri: str) -> None:
-        """End what is being done for a document."""
+    def forget(self, uri: str) -> None:
+        """Forget a document, and what is being done for it."""
 
 
 class CompletionProtocol(LanguageServerProtocol):
@@ -101,8 +101,7 @@ class CompletionProtocol(LanguageServerProtocol):
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document that was closed."""
-        self._keeper.documents.pop(params.text_document.uri, None)
-        self._keeper.supersede(params.text_document.uri)
+        self._keeper.forget(params.text_document.uri)
 
     def show(self, kind: types.MessageType, message: str) -> None:
         """Show one line to the person at the editor."""
@@ -117,7 +116,7 @@ class CompletionProtocol(LanguageServerProtocol):
     async def shown_progress(self, token: str) -> AsyncIterator[Progress]:
         """Yield a function that shows progress in the editor, if it can show any."""
         progress = self.progress
-        if not await self._can_show_progress(token):
+        if not await self.can_show_progress(token):
             yield lambda _done, _total: None
             return
         progress.begin(token, types.WorkDoneProgressBegin("Loading the model", percentage=0))
@@ -137,7 +136,8 @@ class CompletionProtocol(LanguageServerProtocol):
         finally:
             progress.end(token, types.WorkDoneProgressEnd())
 
-    async def _can_show_progress(self, token: str) -> bool:
+    async def can_show_progress(self, token: str) -> bool:
+        """Ask the client to show progress under a token; False where it cannot."""
         window = self.client_capabilities.window
         if not (window and window.work_done_progress):
             return False

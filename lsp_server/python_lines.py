@@ -6,6 +6,7 @@ code that is being written, and that is the only code there is here.
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from lsp_server.positions import LINE_END
@@ -74,18 +75,14 @@ class Line(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The lines of a text and the place where it ends."""
+    """All lines of a text, the last one too where it is empty, and where it ends."""
 
     lines: list[Line]
     place: Place
     n_open_brackets: int
 
 
-def read_lines(text: str) -> list[Line]:
-    """Return all lines, the last one too where it is empty."""
-    return scan(text).lines
-
-
+@lru_cache
 def width_of(indent: str) -> int:
     """Return the columns of an indentation, tabs going to multiples of eight."""
     return len(indent.replace("\f", "").expandtabs(_TAB_WIDTH))

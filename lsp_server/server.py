@@ -7,6 +7,10 @@ request has taken its place when it is done.
 
 import asyncio
 import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,20 +19,34 @@ from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
+from lsp_server.acceptance import Statistics
 from lsp_server.answers import Answer
-from lsp_server.completion import Candidate, Completion
+from lsp_server.completion import SUPERSEDED, Candidate, Completion
 from lsp_server.documents import Document
 from lsp_server.errors import DocumentError, ServingError
 from lsp_server.model_host import ModelHost, ModelSource
 from lsp_server.pending_checks import Checker, PendingChecks
-from lsp_server.plan import Snapshot
-from lsp_server.positions import Encoding, Position, line_of, n_code_units
+from lsp_server.plan import Rule, Snapshot
+from lsp_server.positions import Encoding, Position, line_of, n_code_units, split_lines
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
+from lsp_server.turn_actions import add_turn_actions
 from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
 
 _SECTION = "codegen"
 _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
+
+_ACCEPTED = "codegen.accepted"
+_WHY = "codegen.whyNoSuggestion"
+_OFF_MARK = re.compile(r"(?:#|//|/\*|--|;)\s*codegen:\s*off\b")
+_N_MARK_LINES = 5
+_WORD = re.compile(r"\w*$")
+_CHECK_SHARE = 0.2
+"""Of an automatic request's time, what is left to the check where the model needs it all."""
+_FAILURES = 3
+"""After so many in a row the model is loaded again, once."""
+_N_SHOWN = 64
+"""So many of the newest completions may be told to be accepted."""
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +55,30 @@ _BUFFER_CHARACTERS = 1 << 14
 """So much of so many other documents is looked at for what may be repeated."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What was asked."""
+
+    snapshot: Snapshot
+    line: int
+    is_invoked: bool
+    started: float
+    """By the monotonic clock."""
+    selected: types.SelectedCompletionInfo | None = None
+
+
 class CompletionServer(LanguageServer):
     """The server's state: documents, settings, one model, one thread that runs it."""
 
     protocol: CompletionProtocol
 
-    def __init__(self, source: ModelSource, checker: Checker, settings: Settings) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        checker: Checker,
+        settings: Settings,
+        statistics: Statistics | None = None,
+    ) -> None:
         """Start nothing; the model is loaded once a client is there."""
         super().__init__("codegen-lsp", version("codegen-lsp"), protocol_cls=CompletionProtocol)
         self.documents: dict[str, Document] = {}
@@ -55,8 +91,20 @@ class CompletionServer(LanguageServer):
         self._n_loads = 0
         self._reloading: asyncio.Future[None] | None = None
         self._told_of_failure = False
+        self._n_failures = 0
+        """Of the model, without an answer between them."""
         self._checks = PendingChecks(checker)
         self._outdated: dict[str, asyncio.Event] = {}
+        self._statistics = statistics
+        self._shown: dict[int, str] = {}
+        """The rules of what was shown, by the number that tells of its acceptance."""
+        self._n_shown = 0
+        self._last_shown: Snapshot | None = None
+        """The text that accepting it gives."""
+        self._reasons: dict[str, str] = {}
+        """Why the last answer of a document was empty."""
+        self.on_change: Callable[[str], None] = lambda _uri: None
+        """Told of each document that is opened, edited or closed."""
 
     @property
     def was_shut_down(self) -> bool:
@@ -87,9 +135,20 @@ class CompletionServer(LanguageServer):
         """Keep a document's newest version, as the newest of all documents."""
         self.documents.pop(document.uri, None)
         self.documents[document.uri] = document
-        # What is being written for the older text would be thrown away.
-        self.supersede(document.uri)
+        self.on_change(document.uri)
+        self._outdate(document.uri)
+        # What is being written for another text would be thrown away.
+        if not self._is_typed_along(document):
+            self.host.stop(document.uri)
         self.wake()
+
+    def _is_typed_along(self, document: Document) -> bool:
+        """Tell whether a document differs by what is being written for it, and no more."""
+        then = self.host.late
+        if then is None or then.uri != document.uri:
+            return False
+        offset = then.offset + len(document.text) - len(then.text)
+        return self.host.is_writing_along(_snapshot(document, offset))
 
     def wake(self) -> None:
         """Put off unloading the model, and load it again where that was done."""
@@ -103,11 +162,18 @@ class CompletionServer(LanguageServer):
         """Read what a completion at the offset would need, while nobody asks."""
         self.host.read_ahead(_snapshot(document, offset), self.settings)
 
-    def supersede(self, uri: str) -> None:
-        """End what is still being done for a document's older version or request."""
-        self.host.scheduler.stop(uri)
+    def forget(self, uri: str) -> None:
+        """End what is being done for a document that was closed, and forget it."""
+        self.host.stop(uri)
+        self._outdate(uri)
+        self.documents.pop(uri, None)
+        self.on_change(uri)
+        self._reasons.pop(uri, None)
+
+    def _outdate(self, uri: str) -> None:
         if outdated := self._outdated.pop(uri, None):
             outdated.set()
+            self._reasons[uri] = SUPERSEDED
 
     def take_initial_settings(self, values: object) -> None:
         """Take what the client said at the start; it holds for what it never says again."""
@@ -196,47 +262,120 @@ class CompletionServer(LanguageServer):
         self, params: types.InlineCompletionParams
     ) -> list[types.InlineCompletionItem]:
         """Answer one request for an inline completion."""
-        document = self.documents.get(params.text_document.uri)
+        context = params.context
+        is_invoked = context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        uri, selected = params.text_document.uri, context.selected_completion_info
+        request = self._read_request(uri, params.position, selected, is_invoked=is_invoked)
+        answers = await self._answer(request) if request else []
+        return [self._item(answer, request) for answer in answers if request]
+
+    async def complete_word(self, params: types.CompletionParams) -> list[types.CompletionItem]:
+        """Answer a client that knows no inline completions: the first one, whole."""
+        uri, context = params.text_document.uri, params.context
+        kinds = types.CompletionTriggerKind
+        is_invoked = context is None or context.trigger_kind == kinds.Invoked
+        request = self._read_request(uri, params.position, None, is_invoked=is_invoked)
+        answers = await self._answer(request) if request else []
+        return [self._menu_item(answer, request) for answer in answers[:1] if request]
+
+    def why_no_suggestion(self, uri: str | None) -> str:
+        """Return why the last answer of a document, else of the newest, was empty."""
+        if uri is None:
+            uri = next(reversed(self.documents), "")
+        reason = self._reasons.get(uri)
+        if reason is None:
+            return "nothing was asked for this file yet"
+        return f"no suggestion, because {reason}" if reason else "the last answer was not empty"
+
+    def count_accepted(self, number: object = None) -> None:
+        """Count a completion that the client says was accepted."""
+        rule = self._shown.pop(number, None) if isinstance(number, int) else None
+        if rule is not None and self._statistics is not None:
+            self._statistics.count_accepted(rule)
+
+    def _read_request(
+        self,
+        uri: str,
+        position: types.Position,
+        selected: types.SelectedCompletionInfo | None,
+        *,
+        is_invoked: bool,
+    ) -> _Request | None:
+        """Return what is asked, None where the document has no such place."""
+        started = time.monotonic()
+        document = self.documents.get(uri)
         if document is None:
-            return []
-        position = Position(params.position.line, params.position.character)
+            return None
         try:
-            offset = document.offset(position, self.encoding)
+            offset = self._offset(document, position)
+            if selected is None:
+                snapshot = _snapshot(document, offset)
+                return _Request(snapshot, position.line, is_invoked, started)
+            start = self._offset(document, selected.range.start)
+            end = self._offset(document, selected.range.end)
         except DocumentError as error:
             log.info("no completion: %s", error)
-            return []
-        snapshot = _snapshot(document, offset)
-        is_invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+            return None
+        # What is asked is what comes after the item that is selected in the menu.
+        text = document.text[:start] + selected.text + document.text[end:]
+        snapshot = replace(_snapshot(document, 0), text=text, offset=start + len(selected.text))
+        return _Request(snapshot, position.line, is_invoked, started, selected)
+
+    def _offset(self, document: Document, position: types.Position) -> int:
+        return document.offset(Position(position.line, position.character), self.encoding)
+
+    async def _answer(self, request: _Request) -> list[Answer]:
+        """Return what is to be shown, nothing where something newer took its place."""
+        uri = request.snapshot.uri
         self.wake()
-        self.supersede(document.uri)
-        self._outdated[document.uri] = outdated = asyncio.Event()
-        answers = await self._answers(snapshot, is_invoked, outdated)
+        self._outdate(uri)
+        if request.is_invoked or not self.host.is_writing_along(request.snapshot):
+            self.host.stop(uri)
+        if reason := self._switched_off(request.snapshot):
+            self._reasons[uri] = reason
+            return []
+        self._outdated[uri] = outdated = asyncio.Event()
+        answers = await self._answers(request, outdated)
         if outdated.is_set():
             return []
+        del self._outdated[uri]
         log.info("shown: %s", ",".join(map(_verdict_of, answers)) or "nothing")
-        hides_flagged = not is_invoked and self.settings.flagged == "hide"
-        return [
-            self._item(answer, position.line)
+        hides_flagged = not request.is_invoked and self.settings.flagged == "hide"
+        shown = [
+            answer
             for answer in sorted(answers, key=_is_flagged)
             if not (hides_flagged and _is_flagged(answer))
         ]
+        if answers:
+            self._reasons[uri] = "" if shown else _fault_of(answers[0])
+        return shown
 
-    async def _answers(
-        self, snapshot: Snapshot, is_invoked: bool, outdated: asyncio.Event
-    ) -> list[Answer]:
+    def _switched_off(self, snapshot: Snapshot) -> str:
+        """Return which switch keeps a document from being completed, if one does."""
+        if not self.settings.languages.get(snapshot.language_id, True):
+            return f"the setting languages turns {snapshot.language_id} off"
+        first_lines = split_lines(snapshot.text[:_BUFFER_CHARACTERS])[:_N_MARK_LINES]
+        if any(_OFF_MARK.search(line) for line in first_lines):
+            return "a comment at the top of the file says codegen: off"
+        return ""
+
+    async def _answers(self, request: _Request, outdated: asyncio.Event) -> list[Answer]:
         """Return checked answers: one that is known, or what the model writes."""
+        snapshot, is_invoked = request.snapshot, request.is_invoked
         completion = Completion()
         settings = self.settings
         known = None if is_invoked else self.host.answers.find(snapshot)
         if known is not None and known.verdict is not None:
-            log.info("automatic, known")
+            log.info("automatic, known rule=%s", _name_of(known.candidate.rule))
             return [known]
         if known is None:
-            completion = await self._ask_model(snapshot, is_invoked, outdated)
+            completion = await self._ask_model(request, outdated)
             _log_completion(completion, is_invoked)
+            if not outdated.is_set():
+                self._reasons[snapshot.uri] = completion.silence
         n_models = self.host.n_models
         candidates = (known.candidate,) if known else completion.candidates
-        answers = await self._checked(candidates, snapshot, outdated)
+        answers = await self._checked(candidates, request, outdated)
         if self.settings != settings or self.host.n_models != n_models:
             # What is to come would be answered otherwise.
             return answers
@@ -247,21 +386,26 @@ class CompletionServer(LanguageServer):
         self.host.go_on(completion, shown[0] if is_followed else None, self.settings)
         return answers
 
-    async def _ask_model(
-        self, snapshot: Snapshot, is_invoked: bool, outdated: asyncio.Event
-    ) -> Completion:
+    async def _ask_model(self, request: _Request, outdated: asyncio.Event) -> Completion:
+        snapshot, settings = request.snapshot, self.settings
         others = [d.text for uri, d in self.documents.items() if uri != snapshot.uri]
+        deadline_ms = settings.deadline_ms
+        check_ms = min(settings.check_deadline_ms, _CHECK_SHARE * deadline_ms)
         try:
-            return await self.host.complete(
+            completion = await self.host.complete(
                 snapshot,
-                self.settings,
+                settings,
                 outdated,
-                n_candidates=self.settings.candidates if is_invoked else 1,
+                n_candidates=settings.candidates if request.is_invoked else 1,
                 buffers=[text[:_BUFFER_CHARACTERS] for text in reversed(others[-_N_BUFFERS:])],
+                deadline_s=None if request.is_invoked else (deadline_ms - check_ms) / 1e3,
             )
         # An engine that fails must cost one answer and not the server.
         except Exception as error:  # noqa: BLE001
             log.error("the model failed: %s", type(error).__name__)
+            self._n_failures += 1
+            if self._n_failures == _FAILURES:
+                self._reloading = asyncio.ensure_future(self.load_model())
             if not self._told_of_failure:
                 self._told_of_failure = True
                 self.show(
@@ -269,15 +413,22 @@ class CompletionServer(LanguageServer):
                     f"the model failed ({type(error).__name__}); see the log",
                 )
             return Completion(silence="the model failed")
+        if completion.candidates:
+            self._n_failures = 0
+        return completion
 
     async def _checked(
         self,
         candidates: tuple[Candidate, ...],
-        snapshot: Snapshot,
+        request: _Request,
         outdated: asyncio.Event,
     ) -> list[Answer]:
         """Return the candidates with the verdicts that are there by the deadline."""
-        deadline_s = self.settings.check_deadline_ms / 1e3
+        snapshot, deadline_s = request.snapshot, self.settings.check_deadline_ms / 1e3
+        if not request.is_invoked:
+            whole_s = self.settings.deadline_ms / 1e3
+            left_s = request.started + whole_s - time.monotonic()
+            deadline_s = min(deadline_s, max(left_s, _CHECK_SHARE * whole_s))
         if not deadline_s or snapshot.language_id != "python" or not candidates:
             return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
         path = to_fs_path(snapshot.uri)
@@ -307,27 +458,76 @@ class CompletionServer(LanguageServer):
                 return Path(root)
         return Path(path).parent
 
-    def _item(self, answer: Answer, line: int) -> types.InlineCompletionItem:
+    def _item(self, answer: Answer, request: _Request) -> types.InlineCompletionItem:
+        text, cursor = answer.candidate.insert_text, self._cursor(answer, request)
+        place = types.Range(cursor, cursor)
+        if request.selected is not None:
+            text, place = request.selected.text + text, request.selected.range
+        return types.InlineCompletionItem(
+            insert_text=text, range=place, command=self._command(answer, request)
+        )
+
+    def _menu_item(self, answer: Answer, request: _Request) -> types.CompletionItem:
+        snapshot, cursor = answer.snapshot, self._cursor(answer, request)
+        # Clients show what goes on with the word before the cursor.
+        start, _ = line_of(snapshot.text, snapshot.offset)
+        word = _WORD.search(snapshot.text[start : snapshot.offset])
+        typed = word.group() if word else ""
+        text = typed + answer.candidate.insert_text
+        n_typed = n_code_units(typed, self.encoding)
+        first = types.Position(cursor.line, cursor.character - n_typed)
+        return types.CompletionItem(
+            label=text.strip().splitlines()[0],
+            kind=types.CompletionItemKind.Text,
+            insert_text_format=types.InsertTextFormat.PlainText,
+            text_edit=types.TextEdit(types.Range(first, cursor), text),
+            command=self._command(answer, request),
+        )
+
+    def _cursor(self, answer: Answer, request: _Request) -> types.Position:
         text, offset = answer.snapshot.text, answer.snapshot.offset
         start, _ = line_of(text, offset)
-        cursor = types.Position(line, n_code_units(text[start:offset], self.encoding))
-        return types.InlineCompletionItem(
-            insert_text=answer.candidate.insert_text, range=types.Range(cursor, cursor)
-        )
+        return types.Position(request.line, n_code_units(text[start:offset], self.encoding))
+
+    def _command(self, answer: Answer, request: _Request) -> types.Command | None:
+        """Return what tells us that an item was accepted, where that is counted."""
+        if self._statistics is None or not self.settings.statistics:
+            return None
+        # Whoever types along a suggestion is shown the same one.
+        if answer.accepted != self._last_shown:
+            self._last_shown = answer.accepted
+            rule = _name_of(answer.candidate.rule)
+            self._statistics.count_shown(rule, 1e3 * (time.monotonic() - request.started))
+            self._n_shown += 1
+            self._shown[self._n_shown] = rule
+            self._shown.pop(self._n_shown - _N_SHOWN, None)
+        return types.Command("Completion accepted", _ACCEPTED, arguments=[self._n_shown])
 
 
 def create_server(
-    source: ModelSource, checker: Checker, settings: Settings | None = None
+    source: ModelSource,
+    checker: Checker,
+    settings: Settings | None = None,
+    statistics: Statistics | None = None,
 ) -> CompletionServer:
     """Return a server that is ready to be started on stdio or TCP.
 
-    ``settings`` are the defaults for what the client does not say.
+    ``settings`` are the defaults for what the client does not say. Without ``statistics``
+    nothing is counted.
     """
-    server = CompletionServer(source, checker, settings or Settings())
+    server = CompletionServer(source, checker, settings or Settings(), statistics)
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
         server.take_initial_settings(params.initialization_options)
+        known = params.capabilities.text_document
+        if not (known and known.inline_completion):
+            # An item in the menu is better than nothing.
+            server.feature(types.TEXT_DOCUMENT_COMPLETION)(completion)
+
+    async def completion(params: types.CompletionParams) -> types.CompletionList:
+        # What is typed next may lead to another text.
+        return types.CompletionList(True, await server.complete_word(params))
 
     @server.feature(types.INITIALIZED)
     async def initialized(_params: types.InitializedParams) -> None:
@@ -357,6 +557,19 @@ def create_server(
         params: types.InlineCompletionParams,
     ) -> types.InlineCompletionList:
         return types.InlineCompletionList(await server.complete(params))
+
+    @server.command(_WHY)
+    def why_no_suggestion(*arguments: Any) -> str:
+        uri = arguments[0] if arguments and isinstance(arguments[0], str) else None
+        reason = server.why_no_suggestion(uri)
+        server.show(types.MessageType.Info, reason)
+        return reason
+
+    @server.command(_ACCEPTED)
+    def accepted(*arguments: Any) -> None:
+        server.count_accepted(*arguments[:1])
+
+    server.on_change = add_turn_actions(server, server)
 
     @server.feature(types.SHUTDOWN)
     def shutdown(_params: None) -> None:
@@ -404,18 +617,30 @@ def _is_flagged(answer: Answer) -> bool:
     return _verdict_of(answer) == VerdictKind.FLAGGED.value
 
 
+def _fault_of(answer: Answer) -> str:
+    """Return why an answer is hidden; the codes of problems hold no text."""
+    problems = answer.verdict.problems if answer.verdict else ()
+    codes = sorted({problem.code for problem in problems})
+    return f"the check found fault with it ({', '.join(codes) or 'no code'})"
+
+
+def _name_of(rule: Rule | None) -> str:
+    return rule.value if rule else "none"
+
+
 def _log_completion(completion: Completion, is_invoked: bool) -> None:
     log.info(
         "%s rule=%s candidates=%d prompt=%d reused=%d generated=%d first_ms=%.0f "
-        "total_ms=%.0f%s%s",
+        "total_ms=%.0f%s%s%s",
         "invoked" if is_invoked else "automatic",
-        completion.rule.value if completion.rule else "none",
+        _name_of(completion.rule),
         len(completion.candidates),
         completion.prompt_tokens,
         completion.reused_tokens,
         completion.generated_tokens,
         completion.first_token_ms,
         completion.total_ms,
+        "" if completion.is_whole else " unfinished",
         f" unread={len(completion.unread)}" if completion.unread else "",
         f" silence={completion.silence!r}" if completion.silence else "",
     )

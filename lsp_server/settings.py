@@ -1,46 +1,117 @@
-"""The settings an editor may send, checked one by one; a bad value costs only itself."""
+"""The settings an editor may send, checked one by one; a bad value costs only itself.
 
-import os
+As a program it prints them, as the table of the README and as a JSON schema.
+"""
+
+import json
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
+Allowed = type | tuple[str, ...] | range
+"""A type of JSON values, the texts or the numbers that a setting may have."""
 
-def _setting(key: str, default: Any, allowed: "type | tuple[str, ...] | range") -> Any:
-    return field(default=default, metadata={"key": key, "allowed": allowed})
+
+def _setting(key: str, default: Any, allowed: "Allowed", meaning: str) -> Any:
+    metadata = {"key": key, "allowed": allowed, "meaning": meaning}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a person may choose; the JSON keys are the fields' names in camelCase."""
 
-    model: str | None = _setting("model", None, str)
-    """An exported folder, a checkpoint folder or a model's name.
-
-    Null: that of the command line, else the embedded one.
-    """
-    device: Literal["auto", "cpu", "cuda"] = _setting("device", "auto", ("auto", "cpu", "cuda"))
-    """Where the model runs; auto: where its folder was exported for."""
-    threads: int | None = _setting("threads", None, range(1, (os.cpu_count() or 1) + 1))
-    """Null: the physical cores, one fewer from four on."""
-    kv_cache: Literal["auto", "float", "int8"] = _setting(
-        "kvCache", "auto", ("auto", "float", "int8")
+    model: str | None = _setting(
+        "model",
+        None,
+        str,
+        "an exported folder, a checkpoint folder or a model's name; null: the command "
+        "line's, else the embedded model",
     )
-    """Auto: int8 where that was measured to cost this model next to nothing."""
-    cache_megabytes: int = _setting("cacheMegabytes", 1024, range(1, 1 << 20))
-    """All KV caches together; where two do not fit there is one, and a shorter context."""
-    unload_after_minutes: int = _setting("unloadAfterMinutes", 15, range(100_000))
-    """The model leaves the memory when nobody types for so long; 0: never."""
-    latency_budget_ms: int = _setting("latencyBudgetMs", 800, range(50, 60_001))
-    """A prompt that takes longer to read is answered from the text nearest the cursor."""
-    max_new_tokens: int = _setting("maxNewTokens", 256, range(1, 1025))
-    """The longest completion, in tokens."""
-    candidates: int = _setting("candidates", 3, range(1, 11))
-    """How many completions an explicit request gets; an automatic one gets one."""
-    check_deadline_ms: int = _setting("checkDeadlineMs", 500, range(10_001))
-    """How long an answer waits for its check; 0: completions are not checked."""
-    flagged: Literal["hide", "last"] = _setting("flagged", "hide", ("hide", "last"))
-    """What automatic requests do with completions that the check finds fault with."""
+    device: Literal["auto", "cpu", "cuda"] = _setting(
+        "device",
+        "auto",
+        ("auto", "cpu", "cuda"),
+        "where the model runs; auto: where its folder was exported for",
+    )
+    threads: int | None = _setting(
+        "threads",
+        None,
+        range(1, 257),
+        "threads for the model; null: the physical cores, one fewer from four on",
+    )
+    kv_cache: Literal["auto", "float", "int8"] = _setting(
+        "kvCache",
+        "auto",
+        ("auto", "float", "int8"),
+        "how keys and values are kept; auto: int8 where that was measured to cost this "
+        "model at most 0.5 % of bits per byte, once, when it is first loaded",
+    )
+    cache_megabytes: int = _setting(
+        "cacheMegabytes",
+        1024,
+        range(1, 1 << 20),
+        "the most that all KV caches take; where two do not fit there is one, and a shorter "
+        "context if need be",
+    )
+    unload_after_minutes: int = _setting(
+        "unloadAfterMinutes",
+        15,
+        range(100_000),
+        "the model leaves the memory when nobody has typed for so long, and comes back with "
+        "the next key; 0: never",
+    )
+    latency_budget_ms: int = _setting(
+        "latencyBudgetMs",
+        800,
+        range(50, 60_001),
+        "a prompt that takes longer to read is answered from the text nearest to the cursor, "
+        "and read meanwhile",
+    )
+    deadline_ms: int = _setting(
+        "deadlineMs",
+        1000,
+        range(50, 60_001),
+        "when an automatic request is answered with the whole lines that stand by then, "
+        "checked; the rest is there when they are accepted",
+    )
+    max_new_tokens: int = _setting(
+        "maxNewTokens", 256, range(1, 1025), "the longest completion, in tokens"
+    )
+    candidates: int = _setting(
+        "candidates",
+        3,
+        range(1, 11),
+        "how many completions an explicit request gets at most; an automatic one gets one",
+    )
+    check_deadline_ms: int = _setting(
+        "checkDeadlineMs",
+        500,
+        range(10_001),
+        "how long an answer waits for its check; 0: no checks",
+    )
+    flagged: Literal["hide", "last"] = _setting(
+        "flagged",
+        "hide",
+        ("hide", "last"),
+        "what automatic requests do with completions that the check finds fault with",
+    )
+    languages: Mapping[str, bool] = _setting(
+        "languages",
+        {},
+        Mapping,
+        "language ids of the editor with false where nothing is to be completed",
+    )
+    statistics: bool = _setting(
+        "statistics",
+        True,
+        bool,
+        "whether shown and accepted completions are counted, on this machine only, for "
+        "`codegen-lsp doctor`",
+    )
 
 
 def read_settings(
@@ -77,7 +148,53 @@ def read_settings(
     return Settings(**chosen), problems
 
 
-def _is_allowed(value: object, allowed: "type | tuple[str, ...] | range") -> bool:
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON schema of what may be sent."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            setting.metadata["key"]: {
+                **_schema(setting.metadata["allowed"], _default(setting)),
+                "default": _default(setting),
+                "description": setting.metadata["meaning"],
+            }
+            for setting in fields(Settings)
+        },
+    }
+
+
+def settings_table() -> str:
+    """Return all settings as a Markdown table."""
+    rows = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for setting in fields(Settings):
+        key, default = setting.metadata["key"], json.dumps(_default(setting))
+        values = _describe(setting.metadata["allowed"])
+        rows.append(f"| `{key}` | {values} | `{default}` | {setting.metadata['meaning']} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(setting: "Field[Any]") -> Any:
+    return getattr(Settings(), setting.name)
+
+
+def _schema(allowed: "Allowed", default: Any) -> dict[str, Any]:
+    if isinstance(allowed, tuple):
+        return {"type": "string", "enum": list(allowed)}
+    if allowed is Mapping:
+        return {"type": "object", "additionalProperties": {"type": "boolean"}}
+    if isinstance(allowed, range):
+        kind, limits = "integer", {"minimum": allowed[0], "maximum": allowed[-1]}
+    else:
+        kind, limits = "boolean" if allowed is bool else "string", {}
+    return {"type": kind if default is not None else [kind, "null"], **limits}
+
+
+def _is_allowed(value: object, allowed: "Allowed") -> bool:
+    if allowed is Mapping:
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str) and isinstance(item, bool) for key, item in value.items()
+        )
     if isinstance(allowed, type):
         return isinstance(value, allowed)
     if isinstance(allowed, range):
@@ -85,9 +202,16 @@ def _is_allowed(value: object, allowed: "type | tuple[str, ...] | range") -> boo
     return isinstance(value, str) and value in allowed
 
 
-def _describe(allowed: "type | tuple[str, ...] | range") -> str:
+def _describe(allowed: "Allowed") -> str:
+    if allowed is Mapping:
+        return "an object of true and false"
     if isinstance(allowed, type):
-        return "a text"
+        return "true or false" if allowed is bool else "a text"
     if isinstance(allowed, range):
         return f"a whole number from {allowed[0]} to {allowed[-1]}"
     return " or ".join(allowed)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_table())
+    sys.stdout.write(f"\n{json.dumps(settings_schema(), indent=2)}\n")

@@ -7,13 +7,36 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lsp_server.completion import Model, complete, line_end_of
+from lsp_server.completion import Completion, Model, complete, line_end_of
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import position_at, split_lines
 from lsp_server.turns import Turn, read_turns
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
 
 Check = Callable[[CheckRequest], Verdict]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A text with room for a turn's program."""
+
+    start: int
+    end: int
+    """From ``start`` to here the text as it was goes."""
+    text: str
+    """With an empty line for the program at ``offset``."""
+    offset: int
+    n_after: int
+    """Characters of the text that come after what goes."""
+
+    def written(self, program: str) -> str:
+        """Return the whole text with the program in it."""
+        return self.text[: self.offset] + program + self.text[self.offset :]
+
+    def replacement(self, program: str) -> str:
+        """Return what takes the place of what goes."""
+        text = self.written(program)
+        return text[self.start : len(text) - self.n_after]
 
 
 @dataclass(frozen=True)
@@ -52,18 +75,17 @@ def synthesize(
     passed = 0
     while turn := _next_turn(text, passed, n_stale):
         started = time.perf_counter()
-        opened, offset = _with_room(text, turn)
-        completion = complete(model, Snapshot(opened, offset), max_new_tokens=max_new_tokens)
-        program = ""
-        if completion.rule is Rule.TURN and completion.candidates:
-            program = completion.candidates[0].insert_text
+        opening = open_turn(text, turn)
+        snapshot = Snapshot(opening.text, opening.offset)
+        completion = complete(model, snapshot, max_new_tokens=max_new_tokens)
+        program = next(iter(programs_of(completion)), "")
         verdict = UNCHECKED
         if program:
-            verdict = check(CheckRequest(opened, offset, program, path=path))
+            verdict = check(CheckRequest(snapshot.text, snapshot.offset, program, path=path))
         if program and verdict.verdict is not VerdictKind.FLAGGED:
-            text = opened[:offset] + program + opened[offset:]
+            text = opening.written(program)
             # What was just written is not stale.
-            n_stale = min(n_stale, len(opened) - offset)
+            n_stale = min(n_stale, len(opening.text) - opening.offset)
         passed = turn.start + 1
         yield WrittenTurn(
             line=position_at(text, turn.start).line,
@@ -83,8 +105,8 @@ def _next_turn(text: str, passed: int, n_stale: int) -> Turn | None:
     return None
 
 
-def _with_room(text: str, turn: Turn) -> tuple[str, int]:
-    """Return the text with an empty line for the turn's program, and its offset.
+def open_turn(text: str, turn: Turn) -> Opening:
+    """Return the text with an empty line for the turn's program.
 
     What was there goes. One blank line comes before what follows, or two where there were.
     """
@@ -96,4 +118,19 @@ def _with_room(text: str, turn: Turn) -> tuple[str, int]:
     n_blank = sum(not line.strip() for line in split_lines(body[len(body.rstrip()) :])[:-1])
     # The first line end after a program is the program's own.
     n_blank = min(max(1, n_blank - bool(body.strip())), 2)
-    return head + line_end + (n_blank * line_end + rest if rest.strip() else ""), len(head)
+    if not rest.strip():
+        n_blank, rest = 0, ""
+    return Opening(
+        start=turn.prompt_end,
+        end=len(text) - len(rest),
+        text=head + line_end + n_blank * line_end + rest,
+        offset=len(head),
+        n_after=len(rest),
+    )
+
+
+def programs_of(completion: Completion) -> list[str]:
+    """Return the candidates for a turn's program, none where the place is no turn's."""
+    if completion.rule is not Rule.TURN:
+        return []
+    return [candidate.insert_text for candidate in completion.candidates]

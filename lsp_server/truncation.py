@@ -8,12 +8,26 @@ import re
 from itertools import islice, pairwise
 from keyword import iskeyword
 
-from lsp_server.python_lines import Line, LineKind, Place, read_lines, scan, width_of
+from lsp_server.language_lines import C_LANGUAGES, JAVASCRIPT, balance_of, read_lines, scan
+from lsp_server.python_lines import Line, LineKind, Place, width_of
 
 _STRING_OR_BRACKET = re.compile(r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[()\[\]{}]""")
 _LONGEST_OVERLAP = 1000
 """Characters after the cursor that a completion can have in common with it."""
 _CLAUSES = ("elif", "else", "except", "finally", "case")
+_SLASHED_CLAUSES = {
+    "if": ("else",),
+    "else": ("else",),
+    "try": ("catch", "finally"),
+    "catch": ("catch", "finally"),
+    "do": ("while",),
+}
+"""What may follow the block of a statement on a line of its own; in Go nothing does."""
+_LABEL = re.compile(r"(?:(?:case|default|public|private|protected)\b.*|\w+):$")
+_UNFINISHED = re.compile(r"(?:(?<!\+)\+|(?<!-)-|[*/%&|^<>=!~,.?(\[{]|:)$")
+_BRACELESS = re.compile(r"(?:\W*else|(?:\W*else )?(?:if|for|while)\b.*\)|@[\w.]+(?:\(.*\))?)$")
+_GOES_ON = re.compile(r"[.?:&|]")
+_END_MARK = re.compile(r"<\|endoftext\|>|\n\n\n")
 _FENCE = "```"
 _LIST_MARK = re.compile(r"^(?:[*-]|\d+\.) ")
 _FIRST_WORDS = re.compile(r"[A-Z]\w*(?:(?<=\w\w\w)'s)?(?: \w+)+")
@@ -37,15 +51,18 @@ def truncate(completion: str, indent: str = "") -> str:
     return completion[: end.start()] if end else completion
 
 
-def cut_turn(generated: str, indent: str) -> str | None:
+def cut_turn(generated: str, indent: str, language_id: str = "python") -> str | None:
     """Return the program of a turn whose comment is indented by ``indent``.
 
     It ends where the code leaves that indentation, at the next comment of it, where the
-    model talks, or where ``truncate`` cuts.
+    model talks, and in Python where ``truncate`` cuts; in other languages at a bracket
+    that it did not open and before two blank lines.
     """
+    if language_id != "python":
+        return _cut_slashed_turn(generated, indent, language_id)
     width = width_of(indent)
     end = len(generated)
-    for line in read_lines(generated):
+    for line in read_lines(generated, language_id):
         line_width = width_of(line.indent)
         leaves = line.kind is LineKind.CODE and (line_width < width or is_talk(line.content))
         if leaves or (line.kind is LineKind.COMMENT and line_width <= width):
@@ -61,13 +78,15 @@ def cut_line(generated: str) -> str | None:
     return line if newline else None
 
 
-def cut_statement(before: str, generated: str) -> str | None:
+def cut_statement(before: str, generated: str, language_id: str = "python") -> str | None:
     """Return the rest of the statement that begins with ``before``, part of one line.
 
     A statement that opens a block ends with the block and the clauses that belong to it,
     before two blank lines, and where the model talks.
     """
-    lines = read_lines(before + generated)
+    if language_id != "python":
+        return _cut_slashed_statement(before, generated, language_id)
+    lines = read_lines(before + generated, language_id)
     codes = [i for i, line in enumerate(lines) if line.kind is LineKind.CODE]
     if not codes:
         return None
@@ -165,11 +184,13 @@ def is_talk(line: str) -> bool:
     return any(not iskeyword(word) and not iskeyword(next_) for word, next_ in pairwise(words))
 
 
-def whole_statements(generated: str) -> str:
+def whole_statements(generated: str, language_id: str = "python") -> str:
     """Return an unfinished text up to the last line that can stand as the last one."""
     text = generated[: generated.rfind("\n") + 1]
+    if language_id != "python":
+        return _whole_slashed_statements(text, language_id)
     while text.strip():
-        found = scan(text)
+        found = scan(text, language_id)
         codes = [line for line in found.lines if line.kind is LineKind.CODE]
         if not codes:
             return text
@@ -181,6 +202,120 @@ def whole_statements(generated: str) -> str:
             return text
         text = text[: codes[-1].start]
     return ""
+
+
+def _cut_slashed_turn(generated: str, indent: str, language_id: str) -> str | None:
+    width = width_of(indent)
+    mark = _END_MARK.search(generated)
+    end = mark.start() if mark else len(generated)
+    n_open = 0
+    for line in read_lines(generated[:end], language_id):
+        content = line.content
+        if line.kind is not LineKind.INSIDE:
+            start = generated[line.start : line.end].lstrip()
+            line_width = width_of(line.indent)
+            is_comment = start.startswith(("//", "/*"))
+            leaves = line.kind is LineKind.CODE and line_width < width
+            if leaves or (is_comment and line_width <= width) or start.startswith(_FENCE):
+                end = line.start
+                break
+        closes_first = n_open == 0 and content.startswith((")", "]", "}"))
+        n_open += 0 if _is_directive(content, language_id) else balance_of(content)
+        is_whole_line = generated[line.end : line.end + 1] in ("\n", "\r")
+        if closes_first or (is_whole_line and n_open < 0):
+            end = line.start
+            break
+    return generated[:end] if end < len(generated) else None
+
+
+def _cut_slashed_statement(before: str, generated: str, language_id: str) -> str | None:
+    lines = read_lines(before + generated, language_id)
+    header = ""
+    clauses: tuple[str, ...] = ()
+    n_open = n_blank = 0
+    last_end = 0
+    may_end = False
+    for index, line in enumerate(lines):
+        content, is_last = line.content, line is lines[-1]
+        if not content:
+            n_blank += line.kind is LineKind.BLANK and not is_last
+            if header and n_open <= 0 and (n_blank == 2 or (may_end and n_blank)):
+                return generated[: max(0, last_end - len(before))]
+            continue
+        n_blank = 0
+        is_fence = (before + generated)[line.start : line.end].lstrip().startswith(_FENCE)
+        is_closed = n_open <= 0 and content[0] in ")]}" and (header or not before.strip())
+        if is_fence or is_closed:
+            return generated[: max(0, (last_end if header else line.start) - len(before))]
+        if may_end:
+            # A slash may become a comment.
+            if is_last and any(word.startswith(content) for word in (*clauses, "/")):
+                return None
+            if not _goes_on(content, clauses, language_id):
+                return generated[: last_end - len(before)]
+        if is_last:
+            return None
+        if not header:
+            header = content
+            word = re.search(r"\w+", header)
+            if word and language_id != "go":
+                clauses = _SLASHED_CLAUSES.get(word.group(), ())
+            # What the statement's own line closes was opened before it.
+            content = content.lstrip(")]};, ")
+        if _is_directive(header, language_id):
+            is_whole = not content.endswith("\\")
+        else:
+            n_open += balance_of(content)
+            is_whole = n_open <= 0 and _is_whole(line.content, language_id)
+        last_end = line.end
+        next_line = lines[index + 1]
+        is_inside = next_line.kind is LineKind.INSIDE and not _is_directive(
+            next_line.content, language_id
+        )
+        may_end = is_whole and not is_inside
+        is_known = line.content.endswith(";") or language_id not in JAVASCRIPT
+        if may_end and is_known and not clauses:
+            return generated[: last_end - len(before)]
+    return None
+
+
+def _whole_slashed_statements(text: str, language_id: str) -> str:
+    end = n_open = 0
+    for line in read_lines(text, language_id):
+        content = line.content
+        if not content:
+            continue
+        n_open += 0 if _is_directive(content, language_id) else balance_of(content)
+        if n_open < 0:
+            break
+        if n_open == 0 and _is_whole(content, language_id):
+            end = min(line.end + 1, len(text))
+    return text[:end]
+
+
+def _is_whole(content: str, language_id: str) -> bool:
+    """Tell whether a line with balanced brackets can be the last one of a statement."""
+    if content.endswith((";", "}")) or _LABEL.match(content):
+        return True
+    if _is_directive(content, language_id):
+        return not content.endswith("\\")
+    if language_id == "go":
+        return not _UNFINISHED.search(content)
+    return language_id in JAVASCRIPT and not (
+        _UNFINISHED.search(content) or _BRACELESS.match(content)
+    )
+
+
+def _is_directive(content: str, language_id: str) -> bool:
+    return language_id in C_LANGUAGES and content.startswith("#")
+
+
+def _goes_on(content: str, clauses: tuple[str, ...], language_id: str) -> bool:
+    """Tell whether a line goes on with the statement that could end before it."""
+    word = re.match(r"\w+", content)
+    if word and word.group() in clauses:
+        return True
+    return language_id in JAVASCRIPT and _GOES_ON.match(content) is not None
 
 
 def _belongs_to(header: Line, latest: Line, line: Line) -> bool:

@@ -1,4 +1,6 @@
-"""The turns of a Python text: comments that state a step, and the code that follows.
+"""The turns of a text: comments that state a step, and the code that follows.
+
+In Python the docstring of a function or a class states one too.
 
 Pure, and read anew from each text: a buffer is the whole state of its conversation.
 The idea is CodeGen's multi-turn prompt (Nijkamp et al., 2022, section 4).
@@ -12,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import NamedTuple
 
+from lsp_server.language_lines import is_read, read_lines
 from lsp_server.positions import LINE_END
-from lsp_server.python_lines import Line, LineKind, read_lines, width_of
+from lsp_server.python_lines import Line, LineKind, width_of
 
 _TOOL_MARK = re.compile(
     r"#+\s*(?:type:|(?i:noqa)\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8:|isort:"
@@ -34,6 +38,23 @@ _SHORTEST_RULER = 4
 _ONLY_WORDS = re.compile(r"[A-Za-z\s]+")
 # Of a row of marks only the first, so that the row is seen to be a ruler.
 _MARK = re.compile(r"#(?:#{0,3}(?!#))?!?:? ?")
+_SLASHED_MARK = re.compile(r"(?://(?:/(?!/))?|/\*(?:\*(?!\*))?|\*(?![*/]))!? ?")
+_SLASHED_TOOL_MARK = re.compile(
+    r"(?://+|/?\*+)[ \t]*(?:eslint(?:-|\b)|jshint\b|jslint\b|tslint:|globals?[ ]|prettier-"
+    r"|istanbul\b|[cv]8 ignore\b|@ts-|@flow\b|@jsx\b|@formatter:|sourceMappingURL|#[ ]source"
+    r"|NOLINT|NOSONAR|clang-(?:format|tidy)|cppcheck-|IWYU\b|CHECKSTYLE|noinspection\b"
+    r"|nolint\b|lint:|-\*-|vim?:|\+build\b|#nosec\b)|//(?:go:|line |export |/ *<reference)"
+)
+_SLASHED_SECTION_MARK = re.compile(
+    r"(?://+|/?\*+)[ \t]*(?:%%|#?(?:end)?region\b|MARK:|#pragma mark)"
+)
+_STATEMENT_END = re.compile(r"[;{}]$|^\s*(?:await |return )?[\w.$]+\(.*\)$")
+_DOC_TAG = re.compile(r"\{@[^}]*\}|^\s*@.*")
+_DOCUMENTED = ("def ", "class ", "async def ")
+_DOCSTRING = re.compile(
+    r"""[rRuU]?(?P<quote>\"{3}|'{3}|"|')(?P<words>(?:[^\\'"]++|\\.|(?!(?P=quote))['"])*+)(?P=quote)""",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +62,14 @@ class Turn:
     """One turn; offsets are code points into the text it was read from."""
 
     start: int
-    """Where the first comment line starts."""
+    """Where the first line of the comment or docstring starts."""
     prompt_end: int
-    """Where the line after the comment starts, or the text ends."""
+    """Where the line after it starts, or the text ends."""
     end: int
     """Where the program may at most reach."""
     indent: str
     prompt: str
-    """The comment without its marks, lines joined by newlines."""
+    """The comment without its marks, or the docstring's text, lines joined by newlines."""
     prompt_spans: tuple[tuple[int, int], ...]
     """Where the prompt's own words lie, line by line."""
     has_program: bool
@@ -64,31 +85,44 @@ class _Role(Enum):
     """Code, and comments that speak to tools or hold code."""
 
 
+class _Run(NamedTuple):
+    role: _Role
+    lines: list[Line]
+    spans: tuple[tuple[int, int], ...] = ()
+    """Where the words of a prompt lie."""
+
+
 @dataclass
 class _Draft:
-    lines: list[Line]
+    run: _Run
     width: int
     prompt_end: int
     end: int
     has_program: bool = False
 
 
-def read_turns(text: str) -> tuple[Turn, ...]:
-    """Return the turns of a text in the order of their comments."""
-    lines = read_lines(text)
+def read_turns(text: str, language_id: str = "python") -> tuple[Turn, ...]:
+    """Return the turns of a text in the order of their prompts.
+
+    A text of a language that nobody reads has none.
+    """
+    if not is_read(language_id):
+        return ()
     drafts: list[_Draft] = []
     # The turns whose scope is still open; each is indented more than the one before.
     open_drafts: list[_Draft] = []
-    for role, run in _runs(text, lines):
-        first = run[0]
+    is_python = language_id == "python"
+    lines = read_lines(text, language_id)
+    for run in _python_runs(text, lines) if is_python else _slashed_runs(text, lines):
+        first = run.lines[0]
         width = width_of(first.indent)
-        while open_drafts and _closes(role, first, width, open_drafts[-1]):
+        while open_drafts and _closes(run.role, first, width, open_drafts[-1]):
             open_drafts.pop().end = first.start
         if open_drafts:
             # Those before it have one since it was opened.
             open_drafts[-1].has_program = True
-        if role is _Role.PROMPT:
-            draft = _Draft(run, width, _next_start(text, run[-1]), len(text))
+        if run.role is _Role.PROMPT:
+            draft = _Draft(run, width, _next_start(text, run.lines[-1]), len(text))
             drafts.append(draft)
             open_drafts.append(draft)
     return tuple(_turn(text, draft) for draft in drafts)
@@ -106,8 +140,8 @@ def _closes(role: _Role, first: Line, width: int, draft: _Draft) -> bool:
     return width <= draft.width
 
 
-def _runs(text: str, lines: list[Line]) -> Iterator[tuple[_Role, list[Line]]]:
-    """Yield every line that is not blank, comment lines that belong together as one run."""
+def _python_runs(text: str, lines: list[Line]) -> Iterator[_Run]:
+    """Yield every line that is not blank, lines that belong together as one run."""
     at_top = True
     index = 0
     while index < len(lines):
@@ -115,8 +149,16 @@ def _runs(text: str, lines: list[Line]) -> Iterator[tuple[_Role, list[Line]]]:
         if line.kind is not LineKind.COMMENT:
             if line.kind is not LineKind.BLANK:
                 at_top = False
-                yield _Role.PROGRAM, [line]
+                yield _Run(_Role.PROGRAM, [line])
             index += 1
+            if line.kind is LineKind.CODE and line.content.startswith(_DOCUMENTED):
+                while index < len(lines) and lines[index].kind is LineKind.INSIDE:
+                    yield _Run(_Role.PROGRAM, [lines[index]])
+                    index += 1
+                docstring = _docstring(text, lines, line, index)
+                if docstring:
+                    yield docstring
+                    index = lines.index(docstring.lines[-1], index) + 1
             continue
         role = _line_role(text, line, index)
         run = [line]
@@ -132,7 +174,107 @@ def _runs(text: str, lines: list[Line]) -> Iterator[tuple[_Role, list[Line]]]:
                 break
         if role is _Role.PROMPT:
             role = _run_role("\n".join(_words(text, line) for line in run), at_top)
-        yield role, run
+        yield _Run(role, run, tuple(_span(text, line) for line in run))
+
+
+def _docstring(text: str, lines: list[Line], header: Line, index: int) -> _Run | None:
+    """Return the docstring of the function or class whose body begins at a line.
+
+    One that a comment follows in the same body is none: there the comments are the steps.
+    """
+    if not lines[index - 1].content.endswith(":"):
+        return None
+    width = width_of(header.indent)
+    index = _next_nonblank(lines, index)
+    if (
+        index == len(lines)
+        or lines[index].kind is not LineKind.CODE
+        or width_of(lines[index].indent) <= width
+    ):
+        return None
+    run = [lines[index]]
+    while index + len(run) < len(lines) and lines[index + len(run)].kind is LineKind.INSIDE:
+        run.append(lines[index + len(run)])
+    start = run[0].start + len(run[0].indent)
+    match = _DOCSTRING.match(text, start, run[-1].end)
+    if match is None or not match["words"].strip():
+        return None
+    rest = text[match.end() : run[-1].end].lstrip()
+    index = _next_nonblank(lines, index + len(run))
+    is_followed_by_comment = (
+        index < len(lines)
+        and lines[index].kind is LineKind.COMMENT
+        and width_of(lines[index].indent) > width
+    )
+    if is_followed_by_comment or (rest and not rest.startswith("#")):
+        return None
+    spans = []
+    for line in run:
+        first = max(line.start, match.start("words"))
+        own = text[first : min(line.end, match.end("words"))]
+        first += len(own) - len(own.lstrip())
+        spans.append((first, first + len(own.strip())))
+    return _Run(_Role.PROMPT, run, _without_empty_ends(spans))
+
+
+def _next_nonblank(lines: list[Line], index: int) -> int:
+    while index < len(lines) and lines[index].kind is LineKind.BLANK:
+        index += 1
+    return index
+
+
+def _slashed_runs(text: str, lines: list[Line]) -> Iterator[_Run]:
+    """Yield the same of a language whose comments begin with slashes."""
+    at_top = True
+    index = 0
+    while index < len(lines):
+        line = lines[index]
+        if line.kind is not LineKind.COMMENT:
+            if line.kind is not LineKind.BLANK:
+                at_top = False
+                yield _Run(_Role.PROGRAM, [line])
+            index += 1
+            continue
+        run: list[Line] = []
+        role = _slashed_line_role(text, line)
+        while index < len(lines) and _is_adjacent(line, lines[index]):
+            if _slashed_line_role(text, lines[index]) is not role:
+                break
+            run.append(lines[index])
+            index += 1
+        spans = [_slashed_span(text, line) for line in run]
+        if role is _Role.PROMPT:
+            words = "\n".join(text[start:end] for start, end in spans)
+            role = _run_role(words, at_top, is_python=False)
+        yield _Run(role, run, _without_empty_ends(spans))
+
+
+def _slashed_line_role(text: str, line: Line) -> _Role:
+    comment = text[line.start : line.end].lstrip(" \t\f")
+    if _SLASHED_TOOL_MARK.match(comment):
+        return _Role.PROGRAM
+    return _Role.SECTION if _SLASHED_SECTION_MARK.match(comment) else _Role.PROMPT
+
+
+def _slashed_span(text: str, line: Line) -> tuple[int, int]:
+    """Return where the words of a comment's line lie."""
+    comment = text[line.start : line.end]
+    start = len(comment) - len(comment.lstrip(" \t\f"))
+    mark = _SLASHED_MARK.match(comment, start)
+    first = mark.end() if mark else start
+    end = len(comment.rstrip())
+    if comment[first:end].endswith("*/"):
+        end -= 2
+    end = first + len(comment[first:end].rstrip())
+    return line.start + first, line.start + end
+
+
+def _without_empty_ends(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    while spans and spans[0][0] == spans[0][1]:
+        spans = spans[1:]
+    while spans and spans[-1][0] == spans[-1][1]:
+        spans = spans[:-1]
+    return tuple(spans)
 
 
 def _is_adjacent(line: Line, other: Line) -> bool:
@@ -151,10 +293,12 @@ def _line_role(text: str, line: Line, index: int) -> _Role:
 
 
 @lru_cache(maxsize=4096)
-def _run_role(words: str, at_top: bool) -> _Role:
+def _run_role(words: str, at_top: bool, is_python: bool = True) -> _Role:
     if any(map(_is_ruler, words.split("\n"))):
         return _Role.SECTION
-    if not any(map(str.isalnum, words)) or _is_code(words):
+    if not any(map(str.isalnum, words)) or (
+        _is_code(words) if is_python else _is_slashed_code(words)
+    ):
         return _Role.PROGRAM
     if at_top and _LICENCE.search(words):
         return _Role.PROGRAM
@@ -191,6 +335,12 @@ def _is_code(words: str) -> bool:
     return any(map(_does_something, statements))
 
 
+def _is_slashed_code(words: str) -> bool:
+    """Tell the same of languages that nobody parses here: how their lines end shows it."""
+    lines = (_DOC_TAG.sub("", line).rstrip() for line in words.split("\n"))
+    return any(_STATEMENT_END.search(line) for line in lines)
+
+
 def _does_something(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Call | ast.Await | ast.Yield)
@@ -198,18 +348,14 @@ def _does_something(statement: ast.stmt) -> bool:
 
 
 def _turn(text: str, draft: _Draft) -> Turn:
-    spans = []
-    for line in draft.lines:
-        words = _words(text, line)
-        end = line.start + len(text[line.start : line.end].rstrip())
-        spans.append((end - len(words.rstrip()), end))
+    lines, spans = draft.run.lines, draft.run.spans
     return Turn(
-        start=draft.lines[0].start,
+        start=lines[0].start,
         prompt_end=draft.prompt_end,
         end=draft.end,
-        indent=draft.lines[0].indent,
+        indent=lines[0].indent,
         prompt="\n".join(text[start:end] for start, end in spans),
-        prompt_spans=tuple(spans),
+        prompt_spans=spans,
         has_program=draft.has_program,
     )
 
@@ -220,6 +366,11 @@ def _comment(text: str, line: Line) -> str:
 
 def _words(text: str, line: Line) -> str:
     return _MARK.sub("", _comment(text, line), count=1)
+
+
+def _span(text: str, line: Line) -> tuple[int, int]:
+    end = line.start + len(text[line.start : line.end].rstrip())
+    return end - len(_words(text, line).rstrip()), end
 
 
 def _next_start(text: str, line: Line) -> int:

@@ -1,11 +1,16 @@
 """What every test shares."""
 
 import os
+from tempfile import TemporaryDirectory
 
 from hypothesis import settings
 
 # Tests that run onnxruntime themselves call nobody either.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# What the servers of tests count is not what their user accepted.
+_STATE = TemporaryDirectory()
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 # How long an example takes depends on the machine, and is nothing to fail for.
 settings.register_profile("default", deadline=None)

@@ -88,6 +88,8 @@ class ScriptedEngine:
         self.gate.set()
         self.is_waiting = threading.Event()
         """Set once a token waits for the gate."""
+        self.hold_after: int | None = None
+        """So many tokens of the next generation clear the gate."""
         self._cached: list[int] = []
 
     def generate(
@@ -113,7 +115,10 @@ class ScriptedEngine:
         text = self.script if isinstance(self.script, str) else self.script(prompt)
         script = list(text.encode("utf-8", "replace"))
         generated: list[int] = []
-        for _ in range(min(max_new_tokens, self.context_length - len(context))):
+        for n_generated in range(min(max_new_tokens, self.context_length - len(context))):
+            if n_generated == self.hold_after:
+                self.hold_after = None
+                self.gate.clear()
             self._wait(stop)
             if self.error is not None:
                 raise self.error

@@ -20,11 +20,15 @@ ORDER = {
     ],
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
-        "scheduler", "power", "environment", "documents", "python_lines", "truncation",
+        "acceptance",
+        "scheduler", "power", "environment", "documents", "python_lines",
+        "language_lines", "truncation",
         "turns", "plan", "repetition", "prompt", "infill", "drafting", "completion",
-        "answers", "synthesis", "tokenizer", "session", "engine", "terminal", "models",
+        "answers", "synthesis", "staleness", "tokenizer", "session", "engine", "terminal",
+        "models",
         "kv_calibration", "loading", "local_models", "check", "check_worker",
-        "pending_checks", "doctor", "server_log", "model_host", "protocol", "server",
+        "pending_checks", "doctor", "server_log", "model_host", "protocol",
+        "turn_actions", "server",
         "model_commands", "limited_run", "commands", "__main__",
     ],
 }  # fmt: skip
@@ -35,13 +39,13 @@ ONLY = {
     "gguf": {"model_export.gguf_file"},
     "huggingface_hub": {"model_export.hub"},
     "jedi": {"lsp_server.check"},
-    "lsprotocol": {"lsp_server.protocol", "lsp_server.server"},
+    "lsprotocol": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
     "onnxruntime": {"lsp_server.session", "model_export.reference"},
     "optimum": {"model_export.reference"},
     "parso": {"lsp_server.check"},
-    "platformdirs": {"lsp_server.models"},
+    "platformdirs": {"lsp_server.acceptance", "lsp_server.models"},
     "psutil": {
         "lsp_server.doctor",
         "lsp_server.engine",
@@ -51,7 +55,8 @@ ONLY = {
         "model_export.pypi",
     },
     "pyflakes": {"lsp_server.check"},
-    "pygls": {"lsp_server.protocol", "lsp_server.server"},
+    "pygments": {"lsp_server.language_lines"},
+    "pygls": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
     "rich": {"lsp_server.terminal"},
     "safetensors": {"model_export.checkpoint"},
     "tokenizers": {
@@ -147,7 +152,8 @@ def test_starting_the_server_loads_no_model_library() -> None:
     """``initialize`` is answered before onnxruntime, tokenizers, onnx or jedi are loaded."""
     code = (
         "import sys, lsp_server.__main__, lsp_server.server\n"
-        "found = {'onnxruntime', 'tokenizers', 'onnx', 'jedi', 'rich'} & set(sys.modules)\n"
+        "heavy = {'onnxruntime', 'tokenizers', 'onnx', 'jedi', 'pygments', 'rich'}\n"
+        "found = heavy & set(sys.modules)\n"
         "sys.exit(f'loaded: {found}' if found else 0)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

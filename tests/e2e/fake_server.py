@@ -1,8 +1,11 @@
 """The real server over a fake engine, for tests that need to know what the engine does.
 
-The engine answers a prompt of n characters with ``"n"`` and a newline. A prompt that
+The engine answers a prompt of n characters with ``"n"`` and a newline. Where no string
+may stand, it writes ``nN = x``, and with other seeds more of it. A prompt that
 holds the word SLOW makes it write ``x`` after ``x`` until it is stopped; FAIL makes it
-raise. It logs what it does, one JSON list a line, to the file that is its argument.
+raise; PARTS makes it write two lines, the second once the file LOG.release is there. It
+logs what it does, one JSON list a line, to the file LOG that is its argument. What is
+shown and accepted is counted in the file that may be its second argument.
 """
 
 import json
@@ -14,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lsp_server.acceptance import Statistics
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
 from lsp_server.model_host import Progress
@@ -52,12 +56,17 @@ class LoggingEngine:
         max_new_tokens: int,
         stop: threading.Event | None = None,
         allowed: Callable[[list[int]], BoolArray | None] | None = None,
-        **_sampling: Any,
+        **sampling: Any,
     ) -> Iterator[tuple[int, float]]:
         """Yield tokens as described above."""
         prompt = self._tokenizer.decode(list(token_ids))
         if "FAIL" in prompt:
             raise RuntimeError(prompt)
+        if "FULL" in prompt:
+            raise MemoryError(prompt)
+        if "HANG" in prompt:
+            self.log("hang")
+            threading.Event().wait()
         generated: list[int] = []
         if "SLOW" in prompt:
             assert stop is not None
@@ -71,10 +80,23 @@ class LoggingEngine:
                 yield token_id, 0.0
             self.log("ran to its end")
             return
+        if "PARTS" in prompt:
+            assert stop is not None
+            for token_id in self._tokenizer.encode("a = 1\n").token_ids:
+                yield token_id, 0.0
+            self.log("first part")
+            while not self._log.with_suffix(".release").exists():
+                if stop.wait(0.005):
+                    self.log("stopped", 1)
+                    return
+            for token_id in self._tokenizer.encode("b = 2\n# Next.\n").token_ids:
+                yield token_id, 0.0
+            return
         mask = allowed([]) if allowed else None
         answer = self.answer(prompt)
         # A space that was typed is written again, as a real model would.
-        for spelling in (f"{answer}\n", f" {answer}\n"):
+        program = f"n{len(prompt)} = x{' + 1' * (sampling.get('seed') or 0)}"
+        for spelling in (f"{answer}\n", f" {answer}\n", f"{program}\n"):
             answer_ids = self._tokenizer.encode(spelling).token_ids
             if mask is None or mask[answer_ids[0]]:
                 break
@@ -129,14 +151,18 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(embedded_checkpoint() / "tokenizer.json")
     engine = LoggingEngine(tokenizer, Path(sys.argv[1]))
     checker = CheckWorker()
+    statistics = Statistics(Path(sys.argv[2])) if len(sys.argv) > 2 else None
     server = create_server(
         FakeModels(Model("fake", engine, tokenizer)),
         checker,
         Settings(check_deadline_ms=0, max_new_tokens=1024),
+        statistics,
     )
     server.start_io()
     server.host.close()
     checker.close()
+    if statistics is not None:
+        statistics.write()
 
 
 if __name__ == "__main__":

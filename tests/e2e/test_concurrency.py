@@ -122,6 +122,45 @@ async def test_a_failing_engine_costs_one_answer_and_one_message(client: Client)
     assert await client.items(0, 4, uri=_QUICK)
 
 
+async def test_an_engine_without_memory_costs_one_answer_and_one_message(
+    client: Client,
+) -> None:
+    """A MemoryError is said once, without the text, and the server goes on."""
+    client.open("FULL = ")
+    client.open("x = ", uri=_QUICK)
+    assert await client.items(0, 7) == []
+    assert await client.items(0, 7) == []
+    assert len(client.lsp.messages) == 1
+    assert "FULL" not in client.lsp.messages[0].message
+    assert await client.items(0, 4, uri=_QUICK)
+
+
+async def test_a_model_that_fails_and_fails_is_loaded_again(client: Client) -> None:
+    """The third failure in a row loads the model anew, and what comes then is answered."""
+    client.statuses.clear()
+    client.open("FAIL = ")
+    client.open("x = ", uri=_QUICK)
+    for _ in range(3):
+        assert await client.items(0, 7) == []
+    await client.status("loading")
+    await client.status("ready")
+    assert await client.items(0, 4, uri=_QUICK)
+
+
+async def test_an_engine_that_hangs_holds_up_neither_answers_nor_the_end(
+    client: Client, log: Path
+) -> None:
+    """Automatic requests are answered by their deadline, and shutdown ends the server."""
+    client.open("HANG = ")
+    client.open("x = ", uri=_QUICK)
+    hanging = client.request(0, 7, invoked=False)
+    await client.until(_event(log, "hang"))
+    assert await client.items(0, 4, uri=_QUICK, invoked=False) == []
+    assert await answered(hanging) == []
+    await asyncio.wait_for(client.lsp.shutdown_session(), DEADLINE_S)
+    assert client.process.returncode == 0
+
+
 async def test_emoji_and_form_feed_before_the_cursor(log: Path) -> None:
     """Characters are UTF-16, and only LF, CR LF and CR end a line, in edits too."""
     async with connected([*FAKE_SERVER, str(log)], editor="vscode") as client:

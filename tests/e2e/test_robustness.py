@@ -99,6 +99,28 @@ async def test_broken_messages_do_not_end_the_server(tmp_path: Path) -> None:
     assert run.returncode == 0
 
 
+@pytest.mark.parametrize("length", ["3", "4000", "-1", "many", ""])
+async def test_a_wrong_content_length_leaves_no_server_behind(
+    tmp_path: Path, length: str
+) -> None:
+    """Whatever a header claims, the server ends with its input, and traces back nothing."""
+    opened = _request(1, "initialize", {"capabilities": {}, "processId": None})
+    wrong = f"Content-Length: {length}\r\n\r\n{{}}".encode()
+    rest = _request(2, "shutdown", None) + _notification("exit", None)
+    run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], opened + wrong + rest)
+    assert any(answer.get("id") == 1 for answer in _frames(run.stdout))
+    assert "Traceback" not in run.stderr
+
+
+async def test_a_client_that_dies_in_the_middle_of_a_message(tmp_path: Path) -> None:
+    """Half a header or half a body, and then nothing: the server ends, without a trace."""
+    opened = _request(1, "initialize", {"capabilities": {}, "processId": None})
+    for half in (b"Content-Le", _request(2, "shutdown", None)[:-9]):
+        run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], opened + half)
+        assert any(answer.get("id") == 1 for answer in _frames(run.stdout))
+        assert "Traceback" not in run.stderr
+
+
 async def test_requests_after_shutdown_are_refused(tmp_path: Path) -> None:
     """Every request gets an answer, those that come too late too."""
     messages = [

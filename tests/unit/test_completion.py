@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp_server.completion import (
+    UNFINISHED,
     Completion,
+    Draft,
     Model,
     complete,
     line_end_of,
     prompt_perplexity,
+    standing,
     suggestion_source,
     warm_up,
 )
@@ -90,9 +93,9 @@ def test_rule_of_a_place(marked: str, rule: Rule) -> None:
     assert asked(marked)[0].rule is rule
 
 
-@pytest.mark.parametrize("language_id", ["javascript", "ruby", "plaintext"])
+@pytest.mark.parametrize("language_id", ["php", "ruby", "plaintext"])
 def test_other_languages_get_lines(language_id: str) -> None:
-    """Comments, strings and blocks are read in Python alone."""
+    """Where nobody reads comments, strings and blocks, the rest of the line is all."""
     completion, _ = asked("# Do 'it.\n$0\n", "a = 1\nb = 2\n", language_id=language_id)
     assert completion.rule is Rule.LINE
     assert [candidate.insert_text for candidate in completion.candidates] == ["a = 1"]
@@ -327,6 +330,60 @@ def test_candidates_differ_and_the_greedy_one_is_first() -> None:
     assert len({call.seed for call in engine.calls}) == 5
 
 
+def test_candidates_differ_in_their_first_line() -> None:
+    """Who looks at several has a choice; one that begins like another is not finished."""
+    scripts = iter(["f(1)\nx = 1\n", "f(1)\nx = 2\n", "f(2)\nx = 1\n"])
+    completion, engine = asked("# Do it.\n$0", lambda _: next(scripts), n_candidates=3)
+    texts = [candidate.insert_text for candidate in completion.candidates]
+    assert texts == ["f(1)\nx = 1", "f(2)\nx = 1"]
+    assert engine.n_generated == len("f(1)\nx = 1\nf(1)\nf(2)\nx = 1\n")
+
+
+@pytest.mark.parametrize("marked", ["# Do it.\n$0", "if x:\n    # Do it.\n    $0\n\ny = 2\n"])
+def test_whole_lines_stand_while_more_is_written(marked: str) -> None:
+    """At any moment what stands is whole lines, and the end goes on after them."""
+    snapshot = snapshot_of(marked)
+    indent = " " * (4 if "    #" in marked else 0)
+    lines = ["a = 1", "for b in a:", "    c = b(", "        1)", "d = 2", "# Next."]
+    script = "".join(f"{indent}{line}\n" for line in lines)
+    draft, stands = Draft(), []
+
+    class Watched(ScriptedEngine):
+        def generate(self, *arguments: Any, **options: Any) -> Iterator[tuple[int, float]]:
+            for pair in super().generate(*arguments, **options):
+                stands.append(standing(snapshot, draft))
+                yield pair
+
+    assert standing(snapshot, draft).candidates == ()
+    model = Model("fake", Watched(script), ByteTokenizer())
+    whole = complete(model, snapshot, max_new_tokens=256, draft=draft).candidates[0]
+    texts = ["".join(c.insert_text for c in stand.candidates) for stand in stands]
+    loop = f"a = 1\n{indent}for b in a:\n{indent}    c = b(\n{indent}        1)"
+    assert list(dict.fromkeys(texts)) == ["", "a = 1", loop, whole.insert_text]
+    assert not any(stand.is_whole for stand in stands)
+    assert {stand.silence for stand in stands if not stand.candidates} == {UNFINISHED}
+
+
+@pytest.mark.parametrize(
+    ("marked", "script"),
+    [("f($0)", "a, b, c\n"), ("# Do it.\n$0\nx = 1\n", "x = 1\n\n")],
+    ids=["half a line", "what follows"],
+)
+def test_nothing_stands_that_would_not_be_answered(marked: str, script: str) -> None:
+    """Half a line is no answer, nor is what stands after the cursor already."""
+    snapshot, draft = snapshot_of(marked), Draft()
+    complete(fake_model(script), snapshot, max_new_tokens=256, draft=draft)
+    assert draft.written
+    assert standing(snapshot, draft).candidates == ()
+
+
+def test_what_stands_has_the_files_line_ends() -> None:
+    """Lines of a file for Windows are answered as such, done or not."""
+    snapshot, draft = snapshot_of("# Do it.\r\n$0"), Draft()
+    complete(fake_model("a = 1\nb = 2\n"), snapshot, max_new_tokens=256, draft=draft)
+    assert standing(snapshot, draft).candidates[0].insert_text == "a = 1\r\nb = 2"
+
+
 @pytest.mark.parametrize(
     ("marked", "script", "limit", "expected"),
     [
@@ -454,7 +511,8 @@ def test_prompts_of_all_rules_start_alike(history: str) -> None:
 
 def test_tokens_are_counted() -> None:
     """The counts are those of the engine, reuse that of the first candidate."""
-    model = fake_model("x = 1\n\n\n")
+    scripts = iter(["x = 1\n\n\n", "x = 1\n\n\n", "y = 1\n\n\n"])
+    model = fake_model(lambda _: next(scripts))
     snapshot = snapshot_of("# Do it.\n$0")
     first = complete(model, snapshot, max_new_tokens=99)
     again = complete(model, snapshot, max_new_tokens=99, n_candidates=2)

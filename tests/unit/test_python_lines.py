@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsp_server.positions import LINE_END
-from lsp_server.python_lines import LineKind, Place, read_lines, scan, width_of
+from lsp_server.python_lines import Line, LineKind, Place, scan, width_of
 
 LETTERS = {
     LineKind.BLANK: ".",
@@ -37,6 +37,11 @@ _NO_STATEMENT = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT),
     tokenize.ENDMARKER,
 }
+
+
+def read_lines(text: str) -> list[Line]:
+    """Return the lines of a scan."""
+    return scan(text).lines
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """Settings as an editor sends them: good ones count, bad ones are named."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp_server.settings import Settings, read_settings
+from lsp_server.settings import Settings, read_settings, settings_schema, settings_table
+
+README = Path(__file__).parents[2] / "README.md"
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -21,10 +25,13 @@ KEYS = (
     "cacheMegabytes",
     "unloadAfterMinutes",
     "latencyBudgetMs",
+    "deadlineMs",
     "maxNewTokens",
     "candidates",
     "checkDeadlineMs",
     "flagged",
+    "languages",
+    "statistics",
 )
 
 
@@ -38,12 +45,17 @@ def test_all_settings_are_read() -> None:
         "cacheMegabytes": 9,
         "unloadAfterMinutes": 0,
         "latencyBudgetMs": 90,
+        "deadlineMs": 80,
         "maxNewTokens": 7,
         "candidates": 1,
         "checkDeadlineMs": 0,
         "flagged": "last",
+        "languages": {"c": False},
+        "statistics": False,
     }
-    expected = Settings("m", "cpu", 1, "int8", 9, 0, 90, 7, 1, 0, "last")
+    expected = Settings(
+        "m", "cpu", 1, "int8", 9, 0, 90, 80, 7, 1, 0, "last", {"c": False}, False
+    )
     assert read_settings(values) == (expected, [])
 
 
@@ -63,6 +75,9 @@ def test_all_settings_are_read() -> None:
         ("candidates", True, "a whole number from 1 to 10"),
         ("checkDeadlineMs", -1, "a whole number from 0 to 10000"),
         ("flagged", "show", "hide or last"),
+        ("languages", ["c"], "an object of true and false"),
+        ("languages", {"c": "off"}, "an object of true and false"),
+        ("statistics", 0, "true or false"),
     ],
 )
 def test_a_bad_value_costs_only_itself(key: str, value: object, reason: str) -> None:
@@ -101,6 +116,33 @@ def test_settings_that_are_no_object(values: object) -> None:
     """Anything but an object is one problem and all defaults."""
     settings, problems = read_settings(values)
     assert (settings, len(problems)) == (Settings(), 1)
+
+
+def test_the_readme_has_the_table_of_the_settings() -> None:
+    """What is documented is what is read; `python -m lsp_server.settings` prints it."""
+    assert settings_table() in README.read_text(encoding="utf-8")
+
+
+def test_the_schema_allows_what_is_read() -> None:
+    """Each default is of the type and within the limits that editors are told."""
+    properties = settings_schema()["properties"]
+    assert tuple(properties) == KEYS
+    names = dict(
+        zip(
+            (type(None), str, int, bool, dict),
+            ("null", "string", "integer", "boolean", "object"),
+            strict=True,
+        )
+    )
+    for schema in properties.values():
+        default = schema["default"]
+        assert names[type(default)] in schema["type"]
+        assert default in schema.get("enum", [default])
+        assert schema["description"]
+    for key in ("threads", "candidates", "checkDeadlineMs"):
+        ends = [properties[key]["minimum"], properties[key]["maximum"]]
+        assert all(read_settings({key: end})[1] == [] for end in ends)
+        assert all(read_settings({key: end})[1] for end in (ends[0] - 1, ends[1] + 1))
 
 
 @given(JSON | st.dictionaries(st.sampled_from(KEYS) | st.text(), JSON, max_size=6))

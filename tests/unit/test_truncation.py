@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lsp_server.python_lines import LineKind, read_lines
+from lsp_server.python_lines import LineKind, scan
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
@@ -29,7 +29,55 @@ PIECES = (
     *("[\n", "]\n", ":", "é", "case 1:", "    def g(self):\n", "        pass\n", "\r", "\f"),
     *("\n```", "    ```\n", "`", "\nThis is the code", "\n    Foo if", "In this", " Here's"),
 )
+SLASHED_PIECES = (
+    *(
+        "x = 1;",
+        "x = 1",
+        "if (x) ",
+        "{",
+        "}",
+        "}\n",
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "// c",
+        "/* c",
+        "*/",
+    ),
+    *(
+        "(",
+        ")",
+        "'",
+        '"',
+        "`",
+        '"""',
+        'R"(',
+        "/",
+        "    ",
+        "\t",
+        "else",
+        "el",
+        "while (x);",
+        "do ",
+    ),
+    *(
+        "#if A",
+        "\\",
+        ";",
+        ":",
+        "case 1:",
+        "+",
+        ".f()",
+        "\n```",
+        "@A",
+        "<|endoftext|>",
+        "é",
+        "\r",
+    ),
+)
 texts = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+slashed_texts = st.lists(st.sampled_from(SLASHED_PIECES), max_size=12).map("".join)
+languages = st.sampled_from(["c", "cpp", "go", "java", "javascript"])
 indents = st.sampled_from(["", "    ", "\t"])
 
 
@@ -185,6 +233,130 @@ def test_whole_statements(generated: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("language_id", "generated", "indent", "expected"),
+    [
+        ("c", "x = 1;\n", "", None),
+        ("c", "x = 1;\n// next", "", "x = 1;\n"),
+        ("c", "x = 1;\n/* next", "", "x = 1;\n"),
+        ("c", "x = 1;\n/", "", None),
+        (
+            "c",
+            "if (x) {\n    // why\n    y;\n}\n// next",
+            "",
+            "if (x) {\n    // why\n    y;\n}\n",
+        ),
+        ("c", "    x;\n}", "    ", "    x;\n"),
+        ("c", "x;\n}", "", "x;\n"),
+        ("c", "x;\n} else {\n", "", "x;\n"),
+        ("c", "    f(\n1);\n    y;\n", "    ", None),
+        ("c", "#define A (\nx;\n// b", "", "#define A (\nx;\n"),
+        ("c", "x;\n\n\ny;", "", "x;"),
+        ("c", "x;\n```", "", "x;\n"),
+        ("c", "x;<|endoftext|>", "", "x;"),
+        ("c", 'print("a");\nprint("b");\n# c\n', "", None),
+        ("cpp", 'x = R"(\n}\n// no\n)";\n}', "", 'x = R"(\n}\n// no\n)";\n'),
+        ("go", "\tif x {\n\t\ty\n\t}\n\t// z", "\t", "\tif x {\n\t\ty\n\t}\n"),
+        (
+            "java",
+            "  int f() {\n    return 1;\n  }\n}",
+            "  ",
+            "  int f() {\n    return 1;\n  }\n",
+        ),
+        ("javascript", "  it(() => {\n    x\n  });\n});", "  ", "  it(() => {\n    x\n  });\n"),
+        ("javascript", "x = `\n}\n// no`\n// yes", "", "x = `\n}\n// no`\n"),
+        ("javascript", "String name is talk in Python\n", "", None),
+    ],
+)
+def test_cut_turn_of_other_languages(
+    language_id: str, generated: str, indent: str, expected: str | None
+) -> None:
+    """A program ends with its scope, at a comment, or at a bracket that it did not open."""
+    assert cut_turn(generated, indent, language_id) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "before", "generated", "expected"),
+    [
+        ("c", "x = ", "1;\ny", "1;"),
+        ("c", "x = ", "1;", None),
+        ("c", "x = ", "f(\n    1,\n    2);\ny", "f(\n    1,\n    2);"),
+        ("c", "int x[] = {", "\n    1,\n};\ny", "\n    1,\n};"),
+        ("c", "int f(void)", "\n{\n    return 1;\n}\n\nx", "\n{\n    return 1;\n}"),
+        (
+            "c",
+            "",
+            "if (x) {\n    y;\n}\nelse {\n    z;\n}\nw",
+            "if (x) {\n    y;\n}\nelse {\n    z;\n}",
+        ),
+        ("c", "", "if (x)\n    y;\nz;\n", "if (x)\n    y;"),
+        ("c", "", "if (x) {\n    y;\n}\nel", None),
+        ("c", "", "if (x) {\n    y;\n}\nwhile (z)", "if (x) {\n    y;\n}"),
+        ("c", "", "do {\n    y;\n}\nwhile (z);\nv", "do {\n    y;\n}\nwhile (z);"),
+        ("c", "} else {", "\n    y;\n}\nz", "\n    y;\n}"),
+        ("c", "case 1", ":\nx", ":"),
+        ("c", "#include ", "<a.h>\nx", "<a.h>"),
+        ("c", "#define A ", "\\\n    1\nx", "\\\n    1"),
+        ("c", "    x = ", "1\n\n\ny", "1"),
+        ("c", "    ", "}\nx", ""),
+        ("c", "    x ", "\n}", ""),
+        ("c", "x = ", "';';\n", "';';"),
+        ("cpp", "class A ", "{\n public:\n  A();\n};\nx", "{\n public:\n  A();\n};"),
+        ("cpp", "", "template <class T>\nT f();\nx", "template <class T>\nT f();"),
+        (
+            "java",
+            "",
+            "@Override\npublic int f() {\n  return 1;\n}\nx",
+            "@Override\npublic int f() {\n  return 1;\n}",
+        ),
+        (
+            "java",
+            "",
+            "try {\n  x;\n} catch (E e) {\n  y;\n}\nz",
+            "try {\n  x;\n} catch (E e) {\n  y;\n}",
+        ),
+        ("go", "x := ", "1\ny", "1"),
+        ("go", "x := ", "1 +\n\t2\ny", "1 +\n\t2"),
+        ("go", "", "x++\ny", "x++"),
+        ("go", "", "if x {\n\ty\n} else {\n\tz\n}\nw", "if x {\n\ty\n} else {\n\tz\n}"),
+        ("go", "func f() ", "{\n\treturn\n}\nx", "{\n\treturn\n}"),
+        ("javascript", "x = ", "1\ny", "1"),
+        ("javascript", "x = ", "a\n  .b()\n  .c();\ny", "a\n  .b()\n  .c();"),
+        ("javascript", "x = ", "a ||\n  b\ny", "a ||\n  b"),
+        ("javascript", "", "if (x)\n  y()\nelse\n  z()\nw", "if (x)\n  y()\nelse\n  z()"),
+        ("javascript", "f(() => ", "{\n  x;\n});\ny", "{\n  x;\n});"),
+        ("javascript", "x = ", "`\n;\n`;\ny", "`\n;\n`;"),
+        ("javascript", "", "```\n", ""),
+    ],
+)
+def test_cut_statement_of_other_languages(
+    language_id: str, before: str, generated: str, expected: str | None
+) -> None:
+    """A statement ends with its mark or its line, and after its block and clauses."""
+    assert cut_statement(before, generated, language_id) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "generated", "expected"),
+    [
+        ("c", "x = 1;\ny = ", "x = 1;\n"),
+        ("c", "x = 1;\nif (y) {\n    z;\n", "x = 1;\n"),
+        ("c", "if (y) {\n    z;\n}\nx = \n", "if (y) {\n    z;\n}\n"),
+        ("c", "int f(void)\n", ""),
+        ("c", "x;\n}\ny;\n", "x;\n"),
+        ("java", 'x = """\n  ;\n', ""),
+        ("go", "x := 1\ny := f(\n", "x := 1\n"),
+        ("go", "x := 1 +\n", ""),
+        ("javascript", "x = 1\nif (y)\n", "x = 1\n"),
+    ],
+)
+def test_whole_statements_of_other_languages(
+    language_id: str, generated: str, expected: str
+) -> None:
+    """What was cut off by the limit ends with a line that can be the last."""
+    assert whole_statements(generated, language_id) == expected
+
+
+@pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("```", True),
@@ -229,7 +401,7 @@ def test_no_line_of_the_standard_library_is_talk() -> None:
     found = [
         (path.name, line.content)
         for path in Path(json.__file__).parents[1].glob("[a-d]*.py")
-        for line in read_lines(path.read_text(encoding="utf-8"))
+        for line in scan(path.read_text(encoding="utf-8")).lines
         if line.kind is LineKind.CODE and is_talk(line.content)
     ]
     assert found == []
@@ -337,5 +509,42 @@ def test_cuts_are_beginnings(generated: str, indent: str) -> None:
         whole_statements(generated),
         cut_overlap(generated, ")"),
         cut_repeated_lines(generated, "    y = 2\n)"),
+    ):
+        assert part is None or generated.startswith(part)
+
+
+@given(slashed_texts, indents, languages)
+def test_stopping_early_never_changes_a_turn_of_other_languages(
+    generated: str, indent: str, language_id: str
+) -> None:
+    """The first cut that a growing text shows is the cut of the whole text."""
+    lengths = range(len(generated) + 1)
+    cuts = (cut_turn(generated[:length], indent, language_id) for length in lengths)
+    assert next((c for c in cuts if c is not None), None) == cut_turn(
+        generated, indent, language_id
+    )
+
+
+@given(slashed_texts, st.sampled_from(["", "    ", "if (x) {", "x = ", "} "]), languages)
+def test_stopping_early_never_changes_a_statement_of_other_languages(
+    generated: str, before: str, language_id: str
+) -> None:
+    """The first cut that a growing text shows is the cut of the whole text."""
+    lengths = range(len(generated) + 1)
+    cuts = (cut_statement(before, generated[:length], language_id) for length in lengths)
+    assert next((c for c in cuts if c is not None), None) == cut_statement(
+        before, generated, language_id
+    )
+
+
+@given(slashed_texts, indents, languages)
+def test_cuts_of_other_languages_are_beginnings(
+    generated: str, indent: str, language_id: str
+) -> None:
+    """Nothing that cuts a text ever adds to it."""
+    for part in (
+        cut_turn(generated, indent, language_id),
+        cut_statement(indent, generated, language_id),
+        whole_statements(generated, language_id),
     ):
         assert part is None or generated.startswith(part)

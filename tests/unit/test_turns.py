@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -17,12 +18,47 @@ FRAGMENTS = (
     *("'''\n", '"""', "f(\n", ")\n", "\\\n", "# %%\n", "# ----\n", "# x = 1\n", "x  # t\n"),
     *("#!/bin/sh\n", "# coding: utf-8\n", "# type: ignore\n", LICENCE, METADATA, "# 😀"),
 )
-texts = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=6), max_size=12).map("".join)
+DOCSTRINGS = ('    """Doc."""\n', "  r'doc'\n", '\t"""Two\n\tlines.\n\t"""\n', "class A:\n")
+SLASHED_FRAGMENTS = (
+    *("// Do it.\n", "    // Do that.\n", "/* One\n * two. */\n", "/**\n * One.\n */\n"),
+    *("x = 1;\n", "void f() {\n", "    g();\n", "}\n", "\n", "  \n", "\r\n", "\r", "(", ")"),
+    *(
+        "/*",
+        "*/",
+        "'",
+        '"',
+        "`",
+        '"""',
+        "${",
+        "\\\n",
+        "#if A\n",
+        "// ----\n",
+        "//\n",
+        "// x;\n",
+    ),
+    *(
+        "//go:build a\n",
+        "// eslint-disable\n",
+        "//#region\n",
+        "\0",
+        "\f",
+        "\u2028",
+        "// 😀",
+        "{",
+    ),
+)
+LANGUAGES = ["python", "c", "cpp", "go", "java", "javascript"]
+texts = st.lists(
+    st.sampled_from(FRAGMENTS + DOCSTRINGS) | st.text(max_size=6), max_size=12
+).map("".join)
+slashed_texts = st.lists(
+    st.sampled_from(SLASHED_FRAGMENTS) | st.text(max_size=6), max_size=12
+).map("".join)
 
 
-def prompts(text: str) -> list[str]:
+def prompts(text: str, language_id: str = "python") -> list[str]:
     """Return the prompts of a text's turns."""
-    return [turn.prompt for turn in read_turns(text)]
+    return [turn.prompt for turn in read_turns(text, language_id)]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +220,278 @@ def test_turn_at_is_the_innermost(offset: int, prompt: str | None) -> None:
     assert (turn.prompt if turn else None) == prompt
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('def f():\n    """Do it."""\n', [("Do it.", False)]),
+        ('def f():\n    """Do it."""\n\n\nx = 1\n', [("Do it.", False)]),
+        ('def f():\n    """Do it."""\n    return 1\n', [("Do it.", True)]),
+        ('def f():\n    """Do it."""\n    ...\n', [("Do it.", True)]),
+        ('def f():\n    """Do it."""\n    pass\n', [("Do it.", True)]),
+        ("async def f(\n    x: int,\n) -> int:\n    'Do it.'  # noqa\n", [("Do it.", False)]),
+        ('class A:\n\n    r"""\n    One\n\n    two.\n    """\n', [("One\n\ntwo.", False)]),
+        (
+            'class A:\n    """A."""\n\n    def f(self):\n        """F."""\n',
+            [("A.", True), ("F.", False)],
+        ),
+        (
+            '# A\ndef f():\n    """Do it."""\n# B\n',
+            [("A", True), ("Do it.", False), ("B", False)],
+        ),
+        ('def f():\n    """Do it."""\n    x\n    # B\n', [("Do it.", True), ("B", False)]),
+        ('def f():\n    """Do it."""\n    # The step.\n    x\n', [("The step.", True)]),
+        ('def f():\r\n    """Do it."""\r\n', [("Do it.", False)]),
+        ('"""A module."""\n', []),
+        ('def f():\n    x = """Data."""\n', []),
+        ('def f():\n    """Do it.""" + x\n', []),
+        ('def f():\n    """Do it.""" "again"\n', []),
+        ('def f():\n    b"""Do it."""\n', []),
+        ('def f():\n    """ """\n', []),
+        ('def f():\n    """Do it.\n', []),
+        ('def f(): """Do it."""\n', []),
+        ('def f():\n"""Do it."""\n', []),
+        ('if x:\n    """Do it."""\n', []),
+    ],
+)
+def test_docstrings(text: str, expected: list[tuple[str, bool]]) -> None:
+    """A docstring is a prompt unless comments below it are; ``...`` is a program."""
+    assert [(turn.prompt, turn.has_program) for turn in read_turns(text)] == expected
+
+
+def test_the_program_of_a_docstring() -> None:
+    """It is the body below, indented as the docstring, to the scope's end."""
+    text = 'def f():\n    """One\n    two.\n    """\n    x\n\ny\n'
+    (turn,) = read_turns(text)
+    assert [text[start:end] for start, end in turn.prompt_spans] == ["One", "two."]
+    assert text[turn.prompt_end : turn.end] == "    x\n\n"
+    assert (text[turn.start :].index('"'), turn.indent) == (4, "    ")
+
+
+C_FILE = """\
+/* Copyright 2024 Somebody. All rights reserved. */
+#include <stdio.h>
+
+/*
+ * Add two numbers.
+ */
+int add(int a, int b)
+{
+    // NOLINTNEXTLINE
+    // Return the sum.
+    return a + b; /* trailing */
+}
+
+// ---- Main ----
+
+int main(void) {
+    // printf("old");
+
+    // Print the sum of 1 and 2.
+
+}
+"""
+CPP_FILE = """\
+// Holds points.
+class Points {
+public:
+    /// Add a point.
+    void add(Point p) { points_.push_back(p); }
+
+private:
+    std::vector<Point> points_ = {
+        // Data, no step.
+        {1, 2},
+    };
+};
+"""
+GO_FILE = """\
+//go:build linux
+
+// Package main counts words.
+package main
+
+import (
+\t// For reading.
+\t"bufio"
+)
+
+// count returns the number of words.
+func count(s string) int {
+\tif s == "" {
+\t\t// Nothing to count.
+\t\treturn 0
+\t}
+\t//nolint:gosec
+\t// Split at `spaces`.
+\treturn len(strings.Fields(s))
+}
+"""
+JAVA_FILE = """\
+package a;
+
+/**
+ * Counts words.
+ * @see {@link String}
+ */
+public class Counter {
+    // private int old;
+
+    // Count the words of a text.
+    int count(String text) {
+        String s = \"\"\"
+            // No step.
+            \"\"\";
+        //
+        /* Split it. */
+    }
+}
+"""
+JAVASCRIPT_FILE = """\
+/* eslint-env node */
+// @ts-check
+'use strict';
+
+// Read the file
+// and split it.
+const lines = read().split(/['"]/);
+
+describe('lines', () => {
+  // They are many.
+  it('counts', () => { check(lines); });
+  // console.log(lines)
+});
+
+//#region Rest
+// Write `them`.
+"""
+
+
+@pytest.mark.parametrize(
+    ("language_id", "text", "expected"),
+    [
+        (
+            "c",
+            C_FILE,
+            [
+                ("Add two numbers.", "int add", "}\n\n"),
+                ("Return the sum.", "    return a", "trailing */\n"),
+                ("Print the sum of 1 and 2.", "\n", "\n"),
+            ],
+        ),
+        (
+            "cpp",
+            CPP_FILE,
+            [
+                ("Holds points.", "class Points {", "};\n"),
+                ("Add a point.", "    void add", "push_back(p); }\n\n"),
+            ],
+        ),
+        (
+            "go",
+            GO_FILE,
+            [
+                ("Package main counts words.", "package main", ")\n\n"),
+                ("count returns the number of words.", "func count", "}\n"),
+                ("Nothing to count.", "\t\treturn 0", "return 0\n"),
+                ("Split at `spaces`.", "\treturn len", "(s))\n"),
+            ],
+        ),
+        (
+            "java",
+            JAVA_FILE,
+            [
+                ("Counts words.\n@see {@link String}", "public class", "}\n"),
+                ("Count the words of a text.", "    int count", "    }\n"),
+                ("Split it.", "", ""),
+            ],
+        ),
+        (
+            "typescript",
+            JAVASCRIPT_FILE,
+            [
+                ("Read the file\nand split it.", "const lines", "});\n\n"),
+                ("They are many.", "  it(", "console.log(lines)\n"),
+                ("Write `them`.", "", ""),
+            ],
+        ),
+    ],
+)
+def test_turns_of_other_languages(
+    language_id: str, text: str, expected: list[tuple[str, str, str]]
+) -> None:
+    """Files as people write them have the turns that people see in them."""
+    turns = read_turns(text, language_id)
+    assert [turn.prompt for turn in turns] == [prompt for prompt, _, _ in expected]
+    for turn, (_, start, end) in zip(turns, expected, strict=True):
+        program = text[turn.prompt_end : turn.end]
+        assert program.startswith(start)
+        assert program.endswith(end)
+        assert turn.has_program is bool(program.strip())
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        *("// eslint-disable-next-line", "/* eslint no-console: 0 */", "// @ts-ignore"),
+        *("// NOLINT(foo)", "// clang-format off", "//go:generate stringer", "// +build linux"),
+        *("//nolint:all", "// prettier-ignore", "/* istanbul ignore next */", "// #region A"),
+        *("// region A", "//endregion", "// MARK: - A", "// ---- A ----", "//////////\n// A"),
+        *(
+            "/*********\n * A\n *********/",
+            "/* ==== A ==== */",
+            "//",
+            "/**/",
+            "/***/",
+            "// ...",
+        ),
+        *(
+            "// x = 1;",
+            "// if (x) {",
+            "// }",
+            "// f(x)",
+            "/* a.b(c);\n   d(); */",
+            "/** @ts-check */",
+        ),
+    ],
+)
+def test_slashed_comments_that_are_no_turns(comment: str) -> None:
+    """Comments for tools, banners, marks and commented-out code state no step here either."""
+    assert prompts(f"x = 1;\n{comment}\ny = 2;\n", "javascript") == []
+
+
+@pytest.mark.parametrize(
+    ("comment", "prompt"),
+    [
+        ("//Do it.", "Do it."),
+        ("/// Do it.", "Do it."),
+        ("//! Do it.", "Do it."),
+        ("/* Do it. */", "Do it."),
+        ("/** Do it.\n    and that */", "Do it.\nand that"),
+        ("/*\n  One\n\n  two\n*/", "One\n\ntwo"),
+        ("/* Do * it */", "Do * it"),
+        ("// Call f(x) twice", "Call f(x) twice"),
+        ("// Lint the file", "Lint the file"),
+        ("// Export the table", "Export the table"),
+        ("/* Never closed", "Never closed"),
+        ("// Do it.\r\n// Then that.\r", "Do it.\nThen that."),
+    ],
+)
+def test_slashed_prompts(comment: str, prompt: str) -> None:
+    """Line comments, blocks and documentation all state steps in words without marks."""
+    assert prompts(f"x = 1;\n\n{comment}\n", "cpp") == [prompt]
+
+
+def test_a_licence_of_any_language() -> None:
+    """The header of a file is no turn, and the comment below it is one."""
+    text = "/*\n * Licensed under the Apache License.\n */\n\n// Do it.\n"
+    assert prompts(text, "java") == ["Do it."]
+
+
+def test_unknown_languages_have_no_turns() -> None:
+    """Nobody knows what a comment is there."""
+    assert prompts("# Do it.\n// Do it.\n", "ruby") == []
+
+
 _HOSTILE = r"""
 from lsp_server.turns import read_turns
 n = 1 << 19
@@ -208,8 +516,30 @@ for text in (
     "f(\n" + "from " * (n // 5),
     "f(\n" + ("from" + " " * 99 + "\n") * (n // 99),
     "\\\n" * (n // 4),
+    "def f():\n    \'\'\'" + "\\\\" * n,
+    "def f():\n" * (n // 9),
+    "def f():\n \'\'\'a\'\'\'\n" * (n // 20) + "\n" * n,
 ):
     read_turns(text)
+n >>= 3
+for text in (
+    "// a" + "-" * n + "b",
+    "/* a\n" + " * b\n" * (n // 5),
+    "/*" * n,
+    "x /* y\n" * (n // 8),
+    ("'" + "a b(" * 250 + "\n") * 99,
+    ("/" + "a" * 990 + "(" + "\n") * 99,
+    '"' + '\\"' * n,
+    "`${" * n,
+    "{" * n + "}" * n,
+    "(\n" * (n // 4) + "x;\n" * (n // 4),
+    "// x(" + "(" * n,
+    "// " + "{@a " * (n // 4),
+    " " * n + "// a",
+    "#if A \\\n" * (n // 8),
+):
+    for language_id in ("c", "java", "javascript"):
+        read_turns(text, language_id)
 """
 
 
@@ -227,7 +557,9 @@ def test_any_text_has_turns_in_order(text: str) -> None:
         assert 0 <= turn.start < turn.prompt_end <= turn.end <= len(text)
         assert turn.prompt.strip()
         assert turn.prompt == "\n".join(text[a:b] for a, b in turn.prompt_spans)
-        assert text[turn.start :].startswith(turn.indent + "#")
+        line = text[turn.start :]
+        assert line.startswith(turn.indent)
+        assert line[len(turn.indent)] in "#\"'rRuU"
         assert turn.has_program or not text[turn.prompt_end : turn.end].strip()
 
 
@@ -245,3 +577,44 @@ def test_turns_stand_while_text_is_added_below(text: str) -> None:
         if old.end < len(text):
             assert (old.end, old.has_program) == (new.end, new.has_program)
     assert len(after) >= len(before)
+
+
+@given(slashed_texts, st.sampled_from(LANGUAGES))
+def test_any_text_has_turns_in_every_language(text: str, language_id: str) -> None:
+    """Spans lie in the prompt and in order, and prompts never overlap programs."""
+    turns = read_turns(text, language_id)
+    assert [turn.start for turn in turns] == sorted({turn.start for turn in turns})
+    for turn in turns:
+        assert 0 <= turn.start < turn.prompt_end <= turn.end <= len(text)
+        assert turn.prompt.strip()
+        assert turn.prompt == "\n".join(text[a:b] for a, b in turn.prompt_spans)
+        bounds = [turn.start, *(at for span in turn.prompt_spans for at in span)]
+        assert [*bounds, turn.prompt_end] == sorted([*bounds, turn.prompt_end])
+        assert turn.has_program or not text[turn.prompt_end : turn.end].strip()
+    for turn, following in pairwise(turns):
+        assert turn.prompt_end <= following.start
+        assert following.start >= turn.end or following.end <= turn.end
+
+
+OTHER_SCOPES = {
+    "python": ("def f():\n    # A\n    x\n", "def g():\n    # B\n    y = (1)\n"),
+    "go": ("func f() {\n\t// A\n\tx\n}\n", "func g() {\n\t// B\n\ty := (1)\n}\n"),
+} | dict.fromkeys(
+    ("c", "cpp", "java", "javascript"),
+    ("void f() {\n  // A\n  x;\n}\n", "void g() {\n  // B\n  y = (1);\n}\n"),
+)
+
+
+@given(st.text(max_size=20), st.sampled_from(LANGUAGES), st.booleans())
+def test_turns_stand_while_another_scope_is_edited(
+    typed: str, language_id: str, is_above: bool
+) -> None:
+    """What somebody types in one function changes no turn of a function above it."""
+    other, edited = OTHER_SCOPES[language_id]
+    (before,) = read_turns(other, language_id)
+    below = edited.replace("1", typed)
+    after = read_turns(f"{other}\n{below}" if is_above else other + "\n" + typed, language_id)
+    assert after[0].start == before.start
+    assert (after[0].prompt_spans, after[0].has_program) == (before.prompt_spans, True)
+    if is_above or language_id != "python":
+        assert after[0].end <= len(other) + 1

@@ -1,0 +1,436 @@
+"""Writes turns where the editor asks for it: commands, code actions and the edits they make.
+
+Each program is a versioned edit of its own, built upon the text that the editor then has.
+An edit by the person inside or above the turn that is being written ends the run.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Protocol
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
+from pygls.lsp.server import LanguageServer
+from pygls.uris import to_fs_path
+
+from lsp_server.documents import Document
+from lsp_server.model_host import ModelHost
+from lsp_server.pending_checks import Checker
+from lsp_server.plan import Snapshot
+from lsp_server.positions import Encoding, position_at, split_lines
+from lsp_server.protocol import CompletionProtocol
+from lsp_server.settings import Settings
+from lsp_server.staleness import WrittenPrograms
+from lsp_server.synthesis import open_turn, programs_of
+from lsp_server.turns import Turn, read_turns
+from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+
+WRITE_TURN = "codegen.writeTurn"
+WRITE_ALL_TURNS = "codegen.writeAllTurns"
+REWRITE_TURN = "codegen.rewriteTurn"
+REWRITE_STALE = "codegen.rewriteStale"
+
+_EDIT_DEADLINE_S = 10.0
+_CONFIRMATION_DEADLINE_S = 300.0
+"""A person reads what is to be rewritten before it is."""
+_CHECK_DEADLINE_S = 10.0
+_N_CANDIDATES = 4
+_ANNOTATION = "codegen"
+
+log = logging.getLogger(__name__)
+
+
+class TurnKeeper(Protocol):
+    """What turn actions need of ``lsp_server.server.CompletionServer``."""
+
+    documents: dict[str, Document]
+    host: ModelHost
+    checker: Checker
+    settings: Settings
+    protocol: CompletionProtocol
+
+    @property
+    def encoding(self) -> Encoding:
+        """The unit in which the client counts characters."""
+
+    def show(self, kind: types.MessageType, message: str) -> None:
+        """Show one line to the person at the editor."""
+
+    def wake(self) -> None:
+        """Load the model again where it was let go."""
+
+
+class _EndedError(Exception):
+    """Ends a run; the message is for the person."""
+
+
+class _Run:
+    """One command on one document."""
+
+    def __init__(self, uri: str, programs: WrittenPrograms) -> None:
+        self.uri = uri
+        self.programs = programs
+        self.changed = asyncio.Event()
+        self.n_written = 0
+        self.notes: list[str] = []
+
+
+Action = Callable[[_Run, int], Awaitable[None]]
+
+
+class TurnActions:
+    """Writes programs, and remembers by hashes what it wrote into each open document."""
+
+    def __init__(self, server: LanguageServer, keeper: TurnKeeper) -> None:
+        """Remember nothing."""
+        self._server = server
+        self._keeper = keeper
+        self._programs: dict[str, WrittenPrograms] = {}
+        self._runs: dict[str, _Run] = {}
+        self._n_runs = 0
+
+    def take_change(self, uri: str) -> None:
+        """Look at a document that was edited or closed."""
+        if uri not in self._keeper.documents:
+            self._programs.pop(uri, None)
+        if run := self._runs.get(uri):
+            run.changed.set()
+
+    def offered(self, uri: str, line: int) -> list[types.CodeAction]:
+        """Return the actions that apply at a line."""
+        document = self._keeper.documents.get(uri)
+        if document is None:
+            return []
+        turns = read_turns(document.text, document.language_id)
+        start, here = _at(document.text, turns, line)
+        rewrite = types.CodeActionKind.RefactorRewrite
+        offers = []
+        if here is not None and not here.has_program:
+            offers.append(("Write this turn", WRITE_TURN, rewrite))
+        if any(turn.start >= start and not turn.has_program for turn in turns):
+            offers.append(("Write all turns below", WRITE_ALL_TURNS, rewrite))
+        if here is not None and here.has_program:
+            offers.append(("Write this turn anew", REWRITE_TURN, rewrite))
+        programs = self._programs.get(uri)
+        if programs and programs.stale(document.text, document.language_id)[0]:
+            offers.append(("Write the stale turns", REWRITE_STALE, types.CodeActionKind.Source))
+        return [
+            types.CodeAction(
+                title, kind, command=types.Command(title, command, arguments=[uri, line])
+            )
+            for title, command, kind in offers
+        ]
+
+    async def write_turn(self, run: _Run, line: int) -> None:
+        """Write the program of the turn at a line, which has none."""
+        document = self._document(run)
+        _, turn = _at(document.text, self._turns(document), line)
+        if turn is None:
+            raise _EndedError("there is no turn at this line")
+        if turn.has_program:
+            raise _EndedError("this turn has a program; write it anew instead")
+        await self._write(run, document, turn)
+
+    async def write_all_turns(self, run: _Run, line: int) -> None:
+        """Write the programs of the turns from a line on, each after the one before it."""
+        document = self._document(run)
+        passed, _ = _at(document.text, self._turns(document), line)
+        while True:
+            document = self._document(run)
+            turns = self._turns(document)
+            turn = next((t for t in turns if t.start >= passed and not t.has_program), None)
+            if turn is None:
+                return
+            await self._write(run, document, turn)
+            passed = turn.start + 1
+
+    async def rewrite_turn(self, run: _Run, line: int) -> None:
+        """Write another program for the turn at a line."""
+        document = self._document(run)
+        _, turn = _at(document.text, self._turns(document), line)
+        if turn is None or not turn.has_program:
+            raise _EndedError("there is no program to write anew at this line")
+        await self._write(run, document, turn, other=True)
+
+    async def rewrite_stale(self, run: _Run, _line: int) -> None:
+        """Write the stale programs anew, each after the one before it."""
+        document = self._document(run)
+        _, others = run.programs.stale(document.text, document.language_id)
+        passed = -1
+        while True:
+            document = self._document(run)
+            stale, _ = run.programs.stale(document.text, document.language_id)
+            turn = next((turn for turn in stale if turn.start > passed), None)
+            if turn is None:
+                break
+            await self._write(run, document, turn)
+            passed = turn.start
+        if others:
+            lines = ", ".join(str(_line_of(document.text, other)) for other in others)
+            run.notes.append(f"not written by us, or edited, and so left alone: line {lines}")
+
+    async def run(self, action: Action, uri: str, line: int) -> None:
+        """Run an action to its end, and show in one line what there is to tell."""
+        if uri in self._runs:
+            self._tell("turns of this file are being written already")
+            return
+        run = _Run(uri, self._programs.setdefault(uri, WrittenPrograms()))
+        self._runs[uri] = run
+        try:
+            reason = await self._ended(action, run, line)
+        finally:
+            del self._runs[uri]
+            self.take_change(uri)
+        if reason:
+            n_written = f" ({run.n_written} written)" if run.n_written else ""
+            run.notes.insert(0, f"stopped, because {reason}{n_written}")
+        if run.notes:
+            self._tell("; ".join(run.notes))
+
+    async def _ended(self, action: Action, run: _Run, line: int) -> str:
+        """Return why an action ended early, nothing where it did not."""
+        self._n_runs += 1
+        token = f"codegen-lsp/turns/{self._n_runs}"
+        progress = self._keeper.protocol.progress
+        is_shown = await self._keeper.protocol.can_show_progress(token)
+        work = asyncio.ensure_future(action(run, line))
+        if is_shown:
+            begin = types.WorkDoneProgressBegin("Writing turns", cancellable=True)
+            progress.begin(token, begin)
+            # The client's cancellation comes to the event loop, where this belongs.
+            progress.tokens[token].add_done_callback(lambda _: work.cancel())
+        try:
+            await asyncio.wait({work})
+            return "it was cancelled" if work.cancelled() else _reason(work.exception())
+        finally:
+            work.cancel()
+            if is_shown:
+                progress.end(token, types.WorkDoneProgressEnd())
+                progress.tokens.pop(token, None)
+
+    async def _write(
+        self, run: _Run, document: Document, turn: Turn, *, other: bool = False
+    ) -> None:
+        """Write one program; where it is flagged or there is none, note it and go on."""
+        line = _line_of(document.text, turn)
+        old = document.text[turn.prompt_end : turn.end].strip()
+        opening = open_turn(document.text, turn)
+        snapshot = Snapshot(
+            opening.text,
+            opening.offset,
+            document.language_id,
+            # So that neither an edit below nor a request for a completion ends it.
+            f"{document.uri}#turn",
+        )
+        programs = await self._programs_for(run, document, turn, snapshot, other=other)
+        if other:
+            programs = _after(programs, old)
+        if not programs:
+            run.notes.append(f"the model has no {'other ' * other}program for line {line}")
+            return
+        verdict = await self._check(snapshot, document, programs[0])
+        if verdict.verdict is VerdictKind.FLAGGED:
+            faults = "; ".join(problem.message for problem in verdict.problems)
+            run.notes.append(f"line {line} is not written, the check found: {faults}")
+            return
+        await self._apply(run, document, turn, programs[0])
+
+    async def _programs_for(
+        self, run: _Run, document: Document, turn: Turn, snapshot: Snapshot, *, other: bool
+    ) -> list[str]:
+        keeper = self._keeper
+        keeper.wake()
+        asked = asyncio.ensure_future(
+            keeper.host.complete(
+                snapshot,
+                # The prompt is the whole history, however long it takes to read.
+                replace(keeper.settings, latency_budget_ms=sys.maxsize),
+                asyncio.Event(),
+                n_candidates=_N_CANDIDATES if other else 1,
+                buffers=(),
+            )
+        )
+        changed = asyncio.ensure_future(run.changed.wait())
+        try:
+            while not asked.done():
+                await asyncio.wait({asked, changed}, return_when=asyncio.FIRST_COMPLETED)
+                if changed.done():
+                    run.changed.clear()
+                    changed = asyncio.ensure_future(run.changed.wait())
+                    self._same_turn(run, document, turn)
+            completion = asked.result()
+        finally:
+            asked.cancel()
+            changed.cancel()
+        if keeper.host.model is None:
+            raise _EndedError("no model is loaded")
+        return programs_of(completion)
+
+    async def _check(self, snapshot: Snapshot, document: Document, program: str) -> Verdict:
+        if not self._keeper.settings.check_deadline_ms or document.language_id != "python":
+            return UNCHECKED
+        path = to_fs_path(document.uri)
+        request = CheckRequest(snapshot.text, snapshot.offset, program, path=path)
+        checked = asyncio.wrap_future(self._keeper.checker.submit(request))
+        try:
+            verdict: Verdict = await asyncio.wait_for(checked, _CHECK_DEADLINE_S)
+        except TimeoutError:
+            return UNCHECKED
+        return verdict
+
+    async def _apply(self, run: _Run, then: Document, turn: Turn, program: str) -> None:
+        """Let the client make the edit, and wait until its text is here."""
+        while True:
+            document, now = self._same_turn(run, then, turn)
+            edit = self._edit(document, now, program)
+            deadline_s = _CONFIRMATION_DEADLINE_S if now.has_program else _EDIT_DEADLINE_S
+            asked = self._server.workspace_apply_edit_async(
+                types.ApplyWorkspaceEditParams(edit, label=_label(now))
+            )
+            try:
+                answer = await asyncio.wait_for(asked, deadline_s)
+            except TimeoutError:
+                raise _EndedError("the editor did not answer") from None
+            if answer.applied:
+                break
+            if self._document(run).version == document.version:
+                raise _EndedError("the editor refused the edit")
+        opening = open_turn(document.text, now)
+        expected = opening.written(program)[: opening.offset + len(program)]
+        try:
+            async with asyncio.timeout(_EDIT_DEADLINE_S):
+                while self._document(run).version == document.version:
+                    run.changed.clear()
+                    await run.changed.wait()
+        except TimeoutError:
+            raise _EndedError("the editor did not send the text after the edit") from None
+        text = self._document(run).text
+        if not text.startswith(expected):
+            raise _EndedError("the text was edited inside or above the turn")
+        run.n_written += 1
+        run.programs.remember(text, turn.start, document.language_id)
+
+    def _edit(self, document: Document, turn: Turn, program: str) -> types.WorkspaceEdit:
+        opening = open_turn(document.text, turn)
+        start, end = (
+            position_at(document.text, offset, self._keeper.encoding)
+            for offset in (opening.start, opening.end)
+        )
+        where = types.Range(types.Position(*start), types.Position(*end))
+        new_text = opening.replacement(program)
+        annotations = None
+        change: types.TextEdit | types.AnnotatedTextEdit = types.TextEdit(where, new_text)
+        workspace = self._server.client_capabilities.workspace
+        can = workspace.workspace_edit if workspace else None
+        if turn.has_program and can and can.change_annotation_support:
+            annotations = {
+                _ANNOTATION: types.ChangeAnnotation(_label(turn), needs_confirmation=True)
+            }
+            change = types.AnnotatedTextEdit(_ANNOTATION, where, new_text)
+        identifier = types.OptionalVersionedTextDocumentIdentifier(
+            document.uri, document.version
+        )
+        return types.WorkspaceEdit(
+            document_changes=[types.TextDocumentEdit(identifier, [change])],
+            change_annotations=annotations,
+        )
+
+    def _same_turn(self, run: _Run, then: Document, turn: Turn) -> tuple[Document, Turn]:
+        """Return the newest document with the turn, if that and what is above are as then."""
+        document = self._document(run)
+        now = next((t for t in self._turns(document) if t.start == turn.start), None)
+        is_same = now is not None and (
+            document.text[: now.prompt_end] == then.text[: turn.prompt_end]
+            and document.text[now.prompt_end : now.end].strip()
+            == then.text[turn.prompt_end : turn.end].strip()
+        )
+        if now is None or not is_same:
+            raise _EndedError("the text was edited inside or above the turn")
+        return document, now
+
+    def _document(self, run: _Run) -> Document:
+        document = self._keeper.documents.get(run.uri)
+        if document is None:
+            raise _EndedError("the document is not open")
+        return document
+
+    def _turns(self, document: Document) -> tuple[Turn, ...]:
+        return read_turns(document.text, document.language_id)
+
+    def _tell(self, message: str) -> None:
+        self._keeper.show(types.MessageType.Info, message)
+
+
+def add_turn_actions(server: LanguageServer, keeper: TurnKeeper) -> Callable[[str], None]:
+    """Add the commands and the code actions; returns what is to be told of changes."""
+    actions = TurnActions(server, keeper)
+    works: dict[str, Action] = {
+        WRITE_TURN: actions.write_turn,
+        WRITE_ALL_TURNS: actions.write_all_turns,
+        REWRITE_TURN: actions.rewrite_turn,
+        REWRITE_STALE: actions.rewrite_stale,
+    }
+
+    def add(name: str, action: Action) -> None:
+        @server.command(name)
+        async def execute(ls: LanguageServer, *arguments: object) -> None:
+            match arguments:
+                case [str(uri), int(line)] if line >= 0:
+                    await actions.run(action, uri, line)
+                case _:
+                    takes = f"{name} takes the URI of a document and the number of a line"
+                    raise JsonRpcInvalidParams(takes)
+
+    for name, action in works.items():
+        add(name, action)
+
+    kinds = [types.CodeActionKind.RefactorRewrite, types.CodeActionKind.Source]
+
+    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(kinds))
+    def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
+        offered = actions.offered(params.text_document.uri, params.range.start.line)
+        only = params.context.only
+        if only is None:
+            return offered
+        return [a for a in offered if any(_is_of(a.kind, kind) for kind in only)]
+
+    return actions.take_change
+
+
+def _is_of(kind: types.CodeActionKind | str | None, wanted: types.CodeActionKind | str) -> bool:
+    name, prefix = (types.CodeActionKind(k).value for k in (kind, wanted))
+    return f"{name}.".startswith(f"{prefix}.")
+
+
+def _at(text: str, turns: tuple[Turn, ...], line: int) -> tuple[int, Turn | None]:
+    """Return where the turn at a line starts, else the line, and the innermost such turn."""
+    start = sum(map(len, split_lines(text)[:line]))
+    inside = [t for t in turns if t.start <= start and (start < t.end or t.end == len(text))]
+    return (inside[-1].start, inside[-1]) if inside else (start, None)
+
+
+def _after(programs: list[str], old: str) -> list[str]:
+    """Return the programs that are not the old one, those after it first."""
+    stripped = [program.strip() for program in programs]
+    if old not in stripped:
+        return programs
+    place = stripped.index(old)
+    return programs[place + 1 :] + programs[:place]
+
+
+def _label(turn: Turn) -> str:
+    return "Write this turn anew" if turn.has_program else "Write this turn"
+
+
+def _line_of(text: str, turn: Turn) -> int:
+    return position_at(text, turn.start).line + 1
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None or isinstance(error, _EndedError):
+        return str(error or "")
+    log.error("turns were not written: %s", type(error).__name__)
+    return f"it failed ({type(error).__name__}); see the log"
