@@ -155,7 +155,7 @@ def main() -> None:
     server = create_server(
         FakeModels(Model("fake", engine, tokenizer)),
         checker,
-        Settings(check_deadline_ms=0, max_new_tokens=1024),
+        Settings(check_deadline_ms=0, deadline_ms=60_000, max_new_tokens=1024),
         statistics,
     )
     server.start_io()

@@ -105,7 +105,7 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(embedded_checkpoint() / "tokenizer.json")
 
     checker = CheckWorker()
-    defaults = Settings(check_deadline_ms=0, max_new_tokens=1024)
+    defaults = Settings(check_deadline_ms=0, deadline_ms=60_000, max_new_tokens=1024)
     server = create_server(IdleModels(tokenizer, log), checker, defaults)
     with (
         patch("lsp_server.model_host._MINUTE_S", minute_s),

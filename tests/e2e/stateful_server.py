@@ -63,7 +63,9 @@ def main() -> None:
     log_to_stderr()
     checker = CheckWorker()
     server = create_server(
-        FakeModels(hashing_model(_PAUSE_S)), checker, Settings(check_deadline_ms=0)
+        FakeModels(hashing_model(_PAUSE_S)),
+        checker,
+        Settings(check_deadline_ms=0, deadline_ms=60_000),
     )
 
     @server.feature(DOCUMENTS)

@@ -147,18 +147,18 @@ async def test_a_model_that_fails_and_fails_is_loaded_again(client: Client) -> N
     assert await client.items(0, 4, uri=_QUICK)
 
 
-async def test_an_engine_that_hangs_holds_up_neither_answers_nor_the_end(
-    client: Client, log: Path
-) -> None:
+async def test_an_engine_that_hangs_holds_up_neither_answers_nor_the_end(log: Path) -> None:
     """Automatic requests are answered by their deadline, and shutdown ends the server."""
-    client.open("HANG = ")
-    client.open("x = ", uri=_QUICK)
-    hanging = client.request(0, 7, invoked=False)
-    await client.until(_event(log, "hang"))
-    assert await client.items(0, 4, uri=_QUICK, invoked=False) == []
-    assert await answered(hanging) == []
-    await asyncio.wait_for(client.lsp.shutdown_session(), DEADLINE_S)
-    assert client.process.returncode == 0
+    async with connected([*FAKE_SERVER, str(log)], options={"deadlineMs": 500}) as client:
+        await client.status("ready")
+        client.open("HANG = ")
+        client.open("x = ", uri=_QUICK)
+        hanging = client.request(0, 7, invoked=False)
+        await client.until(_event(log, "hang"))
+        assert await client.items(0, 4, uri=_QUICK, invoked=False) == []
+        assert await answered(hanging) == []
+        await asyncio.wait_for(client.lsp.shutdown_session(), DEADLINE_S)
+        assert client.process.returncode == 0
 
 
 async def test_emoji_and_form_feed_before_the_cursor(log: Path) -> None:
