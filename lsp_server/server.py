@@ -20,29 +20,25 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from lsp_server.acceptance import Statistics
+from lsp_server.answering import Answering, Request, name_of
 from lsp_server.answers import Answer
-from lsp_server.completion import SUPERSEDED, Candidate, Completion
 from lsp_server.documents import Document
 from lsp_server.errors import DocumentError, ServingError
 from lsp_server.model_host import ModelHost, ModelSource
-from lsp_server.pending_checks import Checker, PendingChecks
-from lsp_server.plan import Rule, Snapshot
-from lsp_server.positions import Encoding, Position, line_of, n_code_units, split_lines
+from lsp_server.pending_checks import Checker
+from lsp_server.plan import Snapshot
+from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
 from lsp_server.turn_actions import add_turn_actions
-from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
+from lsp_server.verdict import CheckRequest
 
 _SECTION = "codegen"
 _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
 _ACCEPTED = "codegen.accepted"
 _WHY = "codegen.whyNoSuggestion"
-_OFF_MARK = re.compile(r"(?:#|//|/\*|--|;)\s*codegen:\s*off\b")
-_N_MARK_LINES = 5
 _WORD = re.compile(r"\w*$")
-_CHECK_SHARE = 0.2
-"""Of an automatic request's time, what is left to the check where the model needs it all."""
 _FAILURES = 3
 """After so many in a row the model is loaded again, once."""
 _N_SHOWN = 64
@@ -50,20 +46,12 @@ _N_SHOWN = 64
 
 log = logging.getLogger(__name__)
 
-_N_BUFFERS = 4
-_BUFFER_CHARACTERS = 1 << 14
-"""So much of so many other documents is looked at for what may be repeated."""
-
 
 @dataclass(frozen=True)
-class _Request:
-    """What was asked."""
+class _Request(Request):
+    """What was asked, and where the answer is to be shown."""
 
-    snapshot: Snapshot
     line: int
-    is_invoked: bool
-    started: float
-    """By the monotonic clock."""
     selected: types.SelectedCompletionInfo | None = None
 
 
@@ -93,16 +81,13 @@ class CompletionServer(LanguageServer):
         self._told_of_failure = False
         self._n_failures = 0
         """Of the model, without an answer between them."""
-        self._checks = PendingChecks(checker)
-        self._outdated: dict[str, asyncio.Event] = {}
+        self._answering = Answering(self, checker)
         self._statistics = statistics
         self._shown: dict[int, str] = {}
         """The rules of what was shown, by the number that tells of its acceptance."""
         self._n_shown = 0
         self._last_shown: Snapshot | None = None
         """The text that accepting it gives."""
-        self._reasons: dict[str, str] = {}
-        """Why the last answer of a document was empty."""
         self.on_change: Callable[[str], None] = lambda _uri: None
         """Told of each document that is opened, edited or closed."""
 
@@ -136,7 +121,7 @@ class CompletionServer(LanguageServer):
         self.documents.pop(document.uri, None)
         self.documents[document.uri] = document
         self.on_change(document.uri)
-        self._outdate(document.uri)
+        self._answering.outdate(document.uri)
         # What is being written for another text would be thrown away.
         if not self._is_typed_along(document):
             self.host.stop(document.uri)
@@ -165,15 +150,9 @@ class CompletionServer(LanguageServer):
     def forget(self, uri: str) -> None:
         """End what is being done for a document that was closed, and forget it."""
         self.host.stop(uri)
-        self._outdate(uri)
+        self._answering.forget(uri)
         self.documents.pop(uri, None)
         self.on_change(uri)
-        self._reasons.pop(uri, None)
-
-    def _outdate(self, uri: str) -> None:
-        if outdated := self._outdated.pop(uri, None):
-            outdated.set()
-            self._reasons[uri] = SUPERSEDED
 
     def take_initial_settings(self, values: object) -> None:
         """Take what the client said at the start; it holds for what it never says again."""
@@ -266,7 +245,7 @@ class CompletionServer(LanguageServer):
         is_invoked = context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         uri, selected = params.text_document.uri, context.selected_completion_info
         request = self._read_request(uri, params.position, selected, is_invoked=is_invoked)
-        answers = await self._answer(request) if request else []
+        answers = await self._answering.answer(request) if request else []
         return [self._item(answer, request) for answer in answers if request]
 
     async def complete_word(self, params: types.CompletionParams) -> list[types.CompletionItem]:
@@ -275,17 +254,45 @@ class CompletionServer(LanguageServer):
         kinds = types.CompletionTriggerKind
         is_invoked = context is None or context.trigger_kind == kinds.Invoked
         request = self._read_request(uri, params.position, None, is_invoked=is_invoked)
-        answers = await self._answer(request) if request else []
+        answers = await self._answering.answer(request) if request else []
         return [self._menu_item(answer, request) for answer in answers[:1] if request]
 
     def why_no_suggestion(self, uri: str | None) -> str:
         """Return why the last answer of a document, else of the newest, was empty."""
         if uri is None:
             uri = next(reversed(self.documents), "")
-        reason = self._reasons.get(uri)
+        reason = self._answering.why_empty(uri)
         if reason is None:
             return "nothing was asked for this file yet"
         return f"no suggestion, because {reason}" if reason else "the last answer was not empty"
+
+    def check_request(self, snapshot: Snapshot, insert_text: str) -> CheckRequest:
+        """Return what is to be checked of a candidate."""
+        path = to_fs_path(snapshot.uri)
+        project = self._project(path)
+        return CheckRequest(
+            snapshot.text,
+            snapshot.offset,
+            insert_text,
+            path=path,
+            project=str(project) if project else None,
+        )
+
+    def tell_model_failed(self, error: Exception) -> None:
+        """Tell the first failure of a model; after some in a row load it again."""
+        self._n_failures += 1
+        if self._n_failures == _FAILURES:
+            self._reloading = asyncio.ensure_future(self.load_model())
+        if not self._told_of_failure:
+            self._told_of_failure = True
+            self.show(
+                types.MessageType.Error,
+                f"the model failed ({type(error).__name__}); see the log",
+            )
+
+    def tell_model_answered(self) -> None:
+        """Forget the failures of a model that answers again."""
+        self._n_failures = 0
 
     def count_accepted(self, number: object = None) -> None:
         """Count a completion that the client says was accepted."""
@@ -310,7 +317,7 @@ class CompletionServer(LanguageServer):
             offset = self._offset(document, position)
             if selected is None:
                 snapshot = _snapshot(document, offset)
-                return _Request(snapshot, position.line, is_invoked, started)
+                return _Request(snapshot, is_invoked, started, position.line)
             start = self._offset(document, selected.range.start)
             end = self._offset(document, selected.range.end)
         except DocumentError as error:
@@ -319,135 +326,10 @@ class CompletionServer(LanguageServer):
         # What is asked is what comes after the item that is selected in the menu.
         text = document.text[:start] + selected.text + document.text[end:]
         snapshot = replace(_snapshot(document, 0), text=text, offset=start + len(selected.text))
-        return _Request(snapshot, position.line, is_invoked, started, selected)
+        return _Request(snapshot, is_invoked, started, position.line, selected)
 
     def _offset(self, document: Document, position: types.Position) -> int:
         return document.offset(Position(position.line, position.character), self.encoding)
-
-    async def _answer(self, request: _Request) -> list[Answer]:
-        """Return what is to be shown, nothing where something newer took its place."""
-        uri = request.snapshot.uri
-        self.wake()
-        self._outdate(uri)
-        if request.is_invoked or not self.host.is_writing_along(request.snapshot):
-            self.host.stop(uri)
-        if reason := self._switched_off(request.snapshot):
-            self._reasons[uri] = reason
-            return []
-        self._outdated[uri] = outdated = asyncio.Event()
-        answers = await self._answers(request, outdated)
-        if outdated.is_set():
-            return []
-        del self._outdated[uri]
-        log.info("shown: %s", ",".join(map(_verdict_of, answers)) or "nothing")
-        hides_flagged = not request.is_invoked and self.settings.flagged == "hide"
-        shown = [
-            answer
-            for answer in sorted(answers, key=_is_flagged)
-            if not (hides_flagged and _is_flagged(answer))
-        ]
-        if answers:
-            self._reasons[uri] = "" if shown else _fault_of(answers[0])
-        return shown
-
-    def _switched_off(self, snapshot: Snapshot) -> str:
-        """Return which switch keeps a document from being completed, if one does."""
-        if not self.settings.languages.get(snapshot.language_id, True):
-            return f"the setting languages turns {snapshot.language_id} off"
-        first_lines = split_lines(snapshot.text[:_BUFFER_CHARACTERS])[:_N_MARK_LINES]
-        if any(_OFF_MARK.search(line) for line in first_lines):
-            return "a comment at the top of the file says codegen: off"
-        return ""
-
-    async def _answers(self, request: _Request, outdated: asyncio.Event) -> list[Answer]:
-        """Return checked answers: one that is known, or what the model writes."""
-        snapshot, is_invoked = request.snapshot, request.is_invoked
-        completion = Completion()
-        settings = self.settings
-        known = None if is_invoked else self.host.answers.find(snapshot)
-        if known is not None and known.verdict is not None:
-            log.info("automatic, known rule=%s", _name_of(known.candidate.rule))
-            return [known]
-        if known is None:
-            completion = await self._ask_model(request, outdated)
-            _log_completion(completion, is_invoked)
-            if not outdated.is_set():
-                self._reasons[snapshot.uri] = completion.silence
-        n_models = self.host.n_models
-        candidates = (known.candidate,) if known else completion.candidates
-        answers = await self._checked(candidates, request, outdated)
-        if self.settings != settings or self.host.n_models != n_models:
-            # What is to come would be answered otherwise.
-            return answers
-        for answer in reversed(answers):
-            self.host.answers.remember(answer)
-        shown = [answer for answer in answers if not _is_flagged(answer)]
-        is_followed = shown and not is_invoked and not outdated.is_set()
-        self.host.go_on(completion, shown[0] if is_followed else None, self.settings)
-        return answers
-
-    async def _ask_model(self, request: _Request, outdated: asyncio.Event) -> Completion:
-        snapshot, settings = request.snapshot, self.settings
-        others = [d.text for uri, d in self.documents.items() if uri != snapshot.uri]
-        deadline_ms = settings.deadline_ms
-        check_ms = min(settings.check_deadline_ms, _CHECK_SHARE * deadline_ms)
-        try:
-            completion = await self.host.complete(
-                snapshot,
-                settings,
-                outdated,
-                n_candidates=settings.candidates if request.is_invoked else 1,
-                buffers=[text[:_BUFFER_CHARACTERS] for text in reversed(others[-_N_BUFFERS:])],
-                deadline_s=None if request.is_invoked else (deadline_ms - check_ms) / 1e3,
-            )
-        # An engine that fails must cost one answer and not the server.
-        except Exception as error:  # noqa: BLE001
-            log.error("the model failed: %s", type(error).__name__)
-            self._n_failures += 1
-            if self._n_failures == _FAILURES:
-                self._reloading = asyncio.ensure_future(self.load_model())
-            if not self._told_of_failure:
-                self._told_of_failure = True
-                self.show(
-                    types.MessageType.Error,
-                    f"the model failed ({type(error).__name__}); see the log",
-                )
-            return Completion(silence="the model failed")
-        if completion.candidates:
-            self._n_failures = 0
-        return completion
-
-    async def _checked(
-        self,
-        candidates: tuple[Candidate, ...],
-        request: _Request,
-        outdated: asyncio.Event,
-    ) -> list[Answer]:
-        """Return the candidates with the verdicts that are there by the deadline."""
-        snapshot, deadline_s = request.snapshot, self.settings.check_deadline_ms / 1e3
-        if not request.is_invoked:
-            whole_s = self.settings.deadline_ms / 1e3
-            left_s = request.started + whole_s - time.monotonic()
-            deadline_s = min(deadline_s, max(left_s, _CHECK_SHARE * whole_s))
-        if not deadline_s or snapshot.language_id != "python" or not candidates:
-            return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
-        path = to_fs_path(snapshot.uri)
-        project = self._project(path)
-        requests = [
-            CheckRequest(
-                snapshot.text,
-                snapshot.offset,
-                candidate.insert_text,
-                path=path,
-                project=str(project) if project else None,
-            )
-            for candidate in candidates
-        ]
-        verdicts = await self._checks.verdicts(requests, deadline_s, outdated)
-        return [
-            Answer(snapshot, candidate, verdict)
-            for candidate, verdict in zip(candidates, verdicts, strict=True)
-        ]
 
     def _project(self, path: str | None) -> Path | None:
         if path is None:
@@ -496,7 +378,7 @@ class CompletionServer(LanguageServer):
         # Whoever types along a suggestion is shown the same one.
         if answer.accepted != self._last_shown:
             self._last_shown = answer.accepted
-            rule = _name_of(answer.candidate.rule)
+            rule = name_of(answer.candidate.rule)
             self._statistics.count_shown(rule, 1e3 * (time.monotonic() - request.started))
             self._n_shown += 1
             self._shown[self._n_shown] = rule
@@ -606,41 +488,4 @@ def _model_settings(settings: Settings) -> tuple[object, ...]:
         settings.threads,
         settings.kv_cache,
         settings.cache_megabytes,
-    )
-
-
-def _verdict_of(answer: Answer) -> str:
-    return (answer.verdict or UNCHECKED).verdict.value
-
-
-def _is_flagged(answer: Answer) -> bool:
-    return _verdict_of(answer) == VerdictKind.FLAGGED.value
-
-
-def _fault_of(answer: Answer) -> str:
-    """Return why an answer is hidden; the codes of problems hold no text."""
-    problems = answer.verdict.problems if answer.verdict else ()
-    codes = sorted({problem.code for problem in problems})
-    return f"the check found fault with it ({', '.join(codes) or 'no code'})"
-
-
-def _name_of(rule: Rule | None) -> str:
-    return rule.value if rule else "none"
-
-
-def _log_completion(completion: Completion, is_invoked: bool) -> None:
-    log.info(
-        "%s rule=%s candidates=%d prompt=%d reused=%d generated=%d first_ms=%.0f "
-        "total_ms=%.0f%s%s%s",
-        "invoked" if is_invoked else "automatic",
-        _name_of(completion.rule),
-        len(completion.candidates),
-        completion.prompt_tokens,
-        completion.reused_tokens,
-        completion.generated_tokens,
-        completion.first_token_ms,
-        completion.total_ms,
-        "" if completion.is_whole else " unfinished",
-        f" unread={len(completion.unread)}" if completion.unread else "",
-        f" silence={completion.silence!r}" if completion.silence else "",
     )

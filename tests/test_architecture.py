@@ -27,7 +27,7 @@ ORDER = {
         "answers", "synthesis", "staleness", "tokenizer", "session", "engine", "terminal",
         "models",
         "kv_calibration", "loading", "local_models", "check", "check_worker",
-        "pending_checks", "doctor", "server_log", "model_host", "protocol",
+        "pending_checks", "doctor", "server_log", "model_host", "answering", "protocol",
         "turn_actions", "server",
         "model_commands", "limited_run", "commands", "__main__",
     ],
