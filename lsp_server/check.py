@@ -1,8 +1,7 @@
 """Checks a completion in its buffer with pyflakes and jedi; the only module with them.
 
 It runs in a worker process, because jedi and parso hold the interpreter lock for long
-and can fail on odd code in odd ways. It starts no interpreter and imports nothing from
-the project: an environment's packages are read as paths.
+and can fail on odd code in odd ways.
 """
 
 import ast
@@ -11,14 +10,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import jedi
 import parso
 from pyflakes import checker as pyflakes_checker
 from pyflakes import messages
 
-from lsp_server.environment import package_paths
+from lsp_server.jedi_script import open_script
 from lsp_server.positions import LINE_END, position_at
 from lsp_server.verdict import (
     UNCHECKED,
@@ -30,9 +28,6 @@ from lsp_server.verdict import (
 
 # CPython's PyCF_ALLOW_INCOMPLETE_INPUT, which its own codeop uses.
 _ALLOW_INCOMPLETE_INPUT = 0x4000
-
-# jedi would import these packages for real to look at them.
-jedi.settings.auto_import_modules = []
 
 
 def check(request: CheckRequest) -> Verdict:
@@ -66,7 +61,7 @@ def check(request: CheckRequest) -> Verdict:
 def _check_names(tree: ast.Module, inserted: "_Inserted", request: CheckRequest) -> Verdict:
     @cache
     def script() -> jedi.Script:
-        return _script(inserted.text, request)
+        return open_script(inserted.text, request.path, request.project)
 
     name_problems, names_known = _undefined_names(tree, inserted, script)
     import_problems, imports_known = _unresolved_imports(tree, inserted, script)
@@ -240,19 +235,3 @@ def _is_known(modules: list[jedi.api.classes.Name]) -> bool:
         or (module.full_name or "").partition(".")[0] in sys.stdlib_module_names
         for module in modules
     )
-
-
-@cache
-def _environment() -> jedi.api.environment.InterpreterEnvironment:
-    # The worker's own interpreter: a project's would run the project's .pth files.
-    return jedi.InterpreterEnvironment()
-
-
-def _script(text: str, request: CheckRequest) -> jedi.Script:
-    folder = request.project or (Path(request.path).parent if request.path else None)
-    project = jedi.Project(
-        folder or Path("/nonexistent"),
-        added_sys_path=package_paths(Path(request.project)) if request.project else (),
-        load_unsafe_extensions=False,
-    )
-    return jedi.Script(text, path=request.path, project=project, environment=_environment())

@@ -1,4 +1,4 @@
-"""The process that checks, and the handle to it; late or dead, it costs only verdicts.
+"""The process that analyses code, and the handle to it; late or dead, it costs only answers.
 
 One JSON object a line goes each way. The process ends with its standard input, so it
 never outlives the server. Run as a module it is the worker; imported it is the handle.
@@ -11,18 +11,31 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict
-from queue import SimpleQueue
+from dataclasses import asdict, dataclass
+from itertools import count
+from queue import PriorityQueue
+from typing import Any
 
 import cattrs
 
+from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 
 _LARGEST_TEXT = 1 << 20
 """Characters; a larger file is unchecked, because jedi would take minutes."""
 _STUCK_AFTER_S = 20.0
 
-_Work = tuple[CheckRequest, Future[Verdict]]
+_URGENT, _USUAL, _LAST = range(3)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one request is answered; ``nothing`` is the answer where there is none."""
+
+    request: CheckRequest | NamesRequest
+    future: Future[Any]
+    answer: Any
+    nothing: Verdict | None
 
 
 class CheckWorker:
@@ -30,7 +43,8 @@ class CheckWorker:
 
     def __init__(self) -> None:
         """Start nothing yet."""
-        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._queue: PriorityQueue[tuple[int, int, _Work | None]] = PriorityQueue()
+        self._numbers = count()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
         self._busy_since: float | None = None
@@ -44,18 +58,30 @@ class CheckWorker:
         seconds. A future that is cancelled before its turn is not checked.
         """
         future: Future[Verdict] = Future()
+        self._put(_USUAL, _Work(request, future, Verdict, UNCHECKED))
+        return future
+
+    def known_names(self, request: NamesRequest) -> "Future[KnownNames | None]":
+        """Return the future names, before any check that waits; None where none are certain.
+
+        It never fails and never waits, as ``submit``.
+        """
+        future: Future[KnownNames | None] = Future()
+        self._put(_URGENT, _Work(request, future, KnownNames | None, None))
+        return future
+
+    def _put(self, priority: int, work: _Work) -> None:
         with self._lock:
-            if self._is_closed or len(request.text) > _LARGEST_TEXT:
-                future.set_result(UNCHECKED)
-                return future
+            if self._is_closed or len(work.request.text) > _LARGEST_TEXT:
+                work.future.set_result(work.nothing)
+                return
             since, process = self._busy_since, self._process
             if since and process and time.monotonic() - since > _STUCK_AFTER_S:
                 process.kill()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
-            self._queue.put((request, future))
-        return future
+            self._queue.put((priority, next(self._numbers), work))
 
     def warm_up(self) -> None:
         """Start the process and let jedi load what every check needs."""
@@ -65,38 +91,38 @@ class CheckWorker:
         """End the process; what is still asked is unchecked."""
         with self._lock:
             self._is_closed = True
-            self._queue.put(None)
+            self._queue.put((_LAST, next(self._numbers), None))
             if self._process is not None:
                 self._process.kill()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        while work := self._queue.get():
-            request, future = work
-            if not future.set_running_or_notify_cancel():
+        while work := self._queue.get()[-1]:
+            if not work.future.set_running_or_notify_cancel():
                 continue
             self._busy_since = time.monotonic()
             try:
-                verdict = self._ask(request)
+                answer = self._ask(work)
             # Whatever ails the worker, the next request gets a fresh one.
             except Exception:  # noqa: BLE001
                 self._end_process()
-                verdict = UNCHECKED
+                answer = work.nothing
             self._busy_since = None
-            future.set_result(verdict)
+            work.future.set_result(answer)
         self._end_process()
 
-    def _ask(self, request: CheckRequest) -> Verdict:
+    def _ask(self, work: _Work) -> Any:
         with self._lock:
             if self._is_closed:
-                return UNCHECKED
+                return work.nothing
             if self._process is None:
                 self._process = _start_process()
             process = self._process
-        print(json.dumps(asdict(request)), file=process.stdin, flush=True)
+        question = {"asked": type(work.request).__name__, **asdict(work.request)}
+        print(json.dumps(question), file=process.stdin, flush=True)
         assert process.stdout is not None  # noqa: S101  It is a pipe.
-        return cattrs.structure(json.loads(process.stdout.readline()), Verdict)
+        return cattrs.structure(json.loads(process.stdout.readline()), work.answer)
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -121,17 +147,26 @@ def _start_process() -> subprocess.Popen[str]:
 def main() -> None:
     """Answer requests until standard input ends."""
     from lsp_server.check import check
+    from lsp_server.name_lookup import known_names
 
     # What a library prints must not end up among the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(question: dict[str, Any]) -> Verdict | KnownNames | None:
+        if question.pop("asked") == NamesRequest.__name__:
+            return known_names(cattrs.structure(question, NamesRequest))
+        return check(cattrs.structure(question, CheckRequest))
+
     for line in sys.stdin:
+        question = json.loads(line)
+        is_check = question["asked"] == CheckRequest.__name__
         try:
-            verdict = check(cattrs.structure(json.loads(line), CheckRequest))
+            found = answer(question)
         # jedi can raise anything on code that it does not understand.
         except Exception:  # noqa: BLE001
-            verdict = UNCHECKED
-        print(json.dumps(asdict(verdict)), file=answers, flush=True)
+            found = UNCHECKED if is_check else None
+        print(json.dumps(found and asdict(found)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
 from lsp_server.python_lines import LineKind
 from lsp_server.repetition import Loop
+from lsp_server.steering import NameSource, Steering
 from lsp_server.truncation import (
     cut_line,
     cut_overlap,
@@ -163,6 +164,7 @@ def complete(
     budget_ms: float = math.inf,
     nearby: Sequence[str] = (),
     draft: Draft | None = None,
+    names: NameSource | None = None,
 ) -> Completion:
     """Return candidates for the cursor of a snapshot, the greedy one first.
 
@@ -171,7 +173,8 @@ def complete(
     ``stop`` ends it within one token, with what stands by then thrown away. Where reading
     the prompt would take more than the budget, it does without what follows the cursor,
     and if need be is shortened to what is nearest. ``nearby`` are texts that may be
-    repeated, the likeliest first. The greedy one is written into ``draft``.
+    repeated, the likeliest first. The greedy one is written into ``draft``. What Python
+    code may name is steered by ``names``.
     """
     started = time.perf_counter()
     plan = plan_completion(snapshot)
@@ -192,7 +195,8 @@ def complete(
     for index in range(n_candidates):
         draft = draft if draft is not None and index == 0 else Draft()
         draft.plan = plan
-        for _ in _generate(model, prompt, plan, draft, limit, index, stop, lookup):
+        steering = _steering(model, prompt, plan, snapshot, names)
+        for _ in _generate(model, prompt, plan, draft, limit, index, stop, lookup, steering):
             if not generated_tokens:
                 first_token_ms = 1e3 * (time.perf_counter() - started)
                 reused_tokens = model.engine.reused_tokens
@@ -393,12 +397,13 @@ def _generate(
     index: int,
     stop: threading.Event | None,
     lookup: Callable[[], PromptLookup],
+    steering: Steering | None,
 ) -> Iterator[None]:
     """Write one candidate into ``draft``; yields after each token."""
     tokenizer, engine = model.tokenizer, model.engine
     is_turn = plan.rule is Rule.TURN
     required = plan.indent.encode() if is_turn else prompt.required
-    n_typed = len(plan.line_before) if is_turn else len(required.decode())
+    n_typed = _n_typed(plan, prompt)
     # Any spelling of a half-typed word may become a word; indentation has only its own.
     forced = tokenizer.encode(plan.indent).token_ids if is_turn else []
     loop = Loop(tokenizer)
@@ -407,12 +412,17 @@ def _generate(
         if len(generated) < len(forced):
             return tokenizer.vocabulary.only(forced[len(generated)], engine.vocab_size)
         written = tokenizer.decode_bytes(generated)
-        if len(written) > len(required):
-            return None
-        if len(written) == len(required) and not plan.not_first:
-            return None
-        rest = required[len(written) :]
-        return tokenizer.vocabulary.allowed(rest, plan.not_first, engine.vocab_size)
+        mask = None
+        if len(written) < len(required) or (len(written) == len(required) and plan.not_first):
+            rest = required[len(written) :]
+            mask = tokenizer.vocabulary.allowed(rest, plan.not_first, engine.vocab_size)
+        if steering is None:
+            return mask
+        named = steering.allowed(written.decode("utf-8", "ignore"))
+        if mask is None or named is None:
+            return named if mask is None else mask
+        # A word that was typed and that nothing knows stands all the same.
+        return mask & named if (mask & named).any() else mask
 
     tokens = engine.generate(
         prompt.token_ids,
@@ -425,10 +435,15 @@ def _generate(
         draft=lookup(),
     )
     written = ""
+    if steering is not None:
+        # So that the names are known by the time that the prompt is read.
+        steering.look(required.decode())
     for token_id, log_probability in tokens:
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
         written = unix(data.decode("utf-8", "ignore"))
+        if steering is not None:
+            steering.look(written)
         draft.written = written[n_typed:]
         left = loop.left_by(token_id)
         if len(data) > len(required):
@@ -450,6 +465,24 @@ def _generate(
         draft.text = written[n_typed:] if end is None else end
     elif plan.rule is not Rule.LINE:
         draft.text = whole_statements(written[n_typed:], plan.language_id)
+
+
+def _n_typed(plan: Plan, prompt: Prompt) -> int:
+    """Return how much of what is written stands before the cursor already."""
+    if plan.rule is Rule.TURN:
+        return len(plan.line_before)
+    return len(prompt.required.decode())
+
+
+def _steering(
+    model: Model, prompt: Prompt, plan: Plan, snapshot: Snapshot, names: NameSource | None
+) -> Steering | None:
+    if names is None or not plan.is_python:
+        return None
+    text, offset = snapshot.text, snapshot.offset
+    before = text[: offset - _n_typed(plan, prompt)]
+    vocabulary, size = model.tokenizer.vocabulary, model.engine.vocab_size
+    return Steering(names, before, text[offset:], vocabulary, size)
 
 
 def _cut(plan: Plan, written: str, n_typed: int) -> str | None:

@@ -1,12 +1,17 @@
 """What a tokenizer's tokens are, as bytes and in a text; pure, knows no library."""
 
+import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lsp_server.sampling import BoolArray
+
+# A byte that is not ASCII may be a part of a letter.
+_IN_NAME = re.compile(rb"[A-Za-z0-9_\x80-\xff]")
+_WORD = re.compile(rb" ?[A-Za-z0-9_\x80-\xff]")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Vocabulary:
         pairs = sorted((text, i) for i, text in token_bytes.items() if text)
         self._texts = [text for text, _ in pairs]
         self._ids = np.array([i for _, i in pairs], np.int64)
+        self._words = np.array([i for text, i in pairs if _WORD.match(text)], np.int64)
+        self._outside = np.array([i for text, i in pairs if not _IN_NAME.match(text)], np.int64)
 
     def allowed(self, required: bytes, not_after: bytes, size: int) -> BoolArray:
         """Return a mask (size,) of the tokens that agree with ``required``.
@@ -49,14 +56,47 @@ class Vocabulary:
         mask: BoolArray = np.arange(size) == token_id
         return mask
 
+    def naming(self, endings: Collection[bytes], size: int) -> BoolArray:
+        """Return a mask (size,) of the tokens that go on to one of the endings of a name.
+
+        They are a part of one, or the whole of one and then what is no part of a name.
+        """
+        mask = np.zeros(size, np.bool_)
+        for part in {ending[:n] for ending in endings for n in range(1, len(ending) + 1)}:
+            mask[self._exactly(part)] = True
+        for ending in endings:
+            if not ending:
+                mask[self._outside] = True
+            for place in self._range(ending) if ending else ():
+                if not _IN_NAME.match(self._texts[place], len(ending)):
+                    mask[self._ids[place]] = True
+        return mask
+
+    def no_word(self, size: int) -> BoolArray:
+        """Return a mask (size,) of the tokens that begin no word, not after a space either."""
+        mask = np.ones(size, np.bool_)
+        mask[self._words] = False
+        return mask
+
+    def without(self, prefix: bytes, but: bytes, size: int) -> BoolArray:
+        """Return a mask (size,) of the tokens without a prefix, or with the other one."""
+        mask = np.ones(size, np.bool_)
+        mask[self._starting_with(prefix)] = False
+        mask[self._starting_with(but)] = True
+        return mask
+
     def _exactly(self, text: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         start = bisect_left(self._texts, text)
         return self._ids[start : bisect_left(self._texts, text + b"\0", lo=start)]
 
     def _starting_with(self, prefix: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        places = self._range(prefix)
+        return self._ids[places.start : places.stop]
+
+    def _range(self, prefix: bytes) -> range:
         start = bisect_left(self._texts, prefix)
         past = prefix.rstrip(b"\xff")
         if not past:
-            return self._ids[start:]
+            return range(start, len(self._texts))
         past = past[:-1] + bytes([past[-1] + 1])
-        return self._ids[start : bisect_left(self._texts, past, lo=start)]
+        return range(start, bisect_left(self._texts, past, lo=start))

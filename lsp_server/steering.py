@@ -1,0 +1,180 @@
+"""Constrains tokens to the names that can come: after a dot, in an import, in a call.
+
+The names come from an analyser that is asked while the model writes; a late answer is
+no constraint. The idea is monitor-guided decoding (Agrawal et al., 2023). It knows
+neither the analyser nor the model.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.python_lines import LineKind, Place, scan
+
+if TYPE_CHECKING:
+    from lsp_server.sampling import BoolArray
+    from lsp_server.vocabulary import Vocabulary
+
+_DEREFERENCE = re.compile(r"""(?<![\s.])\.(?P<begun>\w*)\Z""")
+_NUMBER = re.compile(r"(?<![\w.])[0-9]\w*\.\w*\Z")
+_IMPORT = re.compile(
+    r"[ \t]*from[ \t]+(?P<module>[\w.]+)[ \t]+import\b"
+    r"(?:[^()#\n]*[^\w()#\n]|[ \t]*\((?:[^()]*[^\w()])?|)(?P<begun>\w*)\Z"
+)
+_MAY_BE_DUE = re.compile(r"(?:\.|[(,]\s*|\bimport\b[^#\n]*)\w*\Z")
+_ALIAS = re.compile(r"\bas[ \t]+\w*\Z")
+_ARGUMENT = re.compile(r"(?P<mark>[\w\])][ \t]*\(|,)\s*(?P<begun>\w*)\Z")
+_TARGET = re.compile(r"(?s:\s*(?:async\s+)?for\s+|.*\bas\s+|\s*)(?:[^\s=,]+\s*,\s*)*[^\s=,]+\Z")
+_DEFINED = re.compile(r"\s*(?:async\s+)?def\b")
+_CLOSED_BY = {")": "(", "]": "[", "}": "{"}
+_TAIL = 1 << 13
+"""So many characters before the cursor are looked at for the start of its statement."""
+_STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INSTANCE})
+"""What code gives new attributes by assigning to them."""
+
+
+@dataclass(frozen=True)
+class NameSource:
+    """Who knows names, for which file, and how long each answer is waited for."""
+
+    ask: "Callable[[NamesRequest], Future[KnownNames | None]]"
+    path: str | None = None
+    project: str | None = None
+    deadline_s: float = 0.06
+
+
+@dataclass(frozen=True)
+class NamePlace:
+    """A place where a name is due; offsets are into the text it was found in."""
+
+    kind: NameKind
+    asked_at: int
+    """Where one asks for the names."""
+    begun: str
+    """What stands of the name already."""
+    may_be_new: bool = False
+    """Whether it may be the target of an assignment."""
+
+
+def find_name_place(statement: str) -> NamePlace | None:
+    """Return the place at the end of a statement that is being written, if a name is due."""
+    if imported := _IMPORT.match(statement):
+        if _ALIAS.search(statement):
+            return None
+        return NamePlace(NameKind.IMPORT, imported.end("module"), imported["begun"])
+    found = _DEREFERENCE.search(statement) or _ARGUMENT.search(statement)
+    if found is None or _NUMBER.search(statement):
+        return None
+    here = scan(statement)
+    if here.place is not Place.CODE:
+        return None
+    if found.re is _DEREFERENCE:
+        is_target = not here.n_open_brackets and _TARGET.match(statement) is not None
+        at = found.start("begun")
+        return NamePlace(NameKind.ATTRIBUTE, at, found["begun"], may_be_new=is_target)
+    if _DEFINED.match(statement) or not _is_in_call(statement):
+        return None
+    return NamePlace(NameKind.KEYWORD, found.end("mark"), found["begun"])
+
+
+def _is_in_call(statement: str) -> bool:
+    """Tell whether the innermost open bracket is a call's; brackets in strings count too."""
+    opened: list[int] = []
+    for index, character in enumerate(statement):
+        if character in "([{":
+            opened.append(index)
+        elif opened and statement[opened[-1]] == _CLOSED_BY.get(character):
+            opened.pop()
+    return (
+        bool(opened) and re.search(r"[\w\])]\s*\(\Z", statement[: opened[-1] + 1]) is not None
+    )
+
+
+class Steering:
+    """The constraint on one candidate, written into a text."""
+
+    def __init__(
+        self,
+        source: NameSource,
+        before: str,
+        after: str,
+        vocabulary: "Vocabulary",
+        size: int,
+    ) -> None:
+        """Take the text around what is written."""
+        self._source = source
+        self._before = before
+        self._after = after
+        self._vocabulary = vocabulary
+        self._size = size
+        self._statement = before[_statement_start(before) :]
+        self._answers: dict[int, Future[KnownNames | None]] = {}
+
+    def look(self, written: str) -> None:
+        """Ask for the names at the end of what is written, so that the answer is on its way."""
+        if place := self._place(written):
+            self._answer(written, place)
+
+    def allowed(self, written: str) -> "BoolArray | None":
+        """Return a mask of the tokens that may come next, None for any."""
+        place = self._place(written)
+        if place is None:
+            return None
+        answer = self._answer(written, place)
+        # An argument that has no keyword is worth no wait.
+        deadline_s = 0.0 if place.kind is NameKind.KEYWORD else self._source.deadline_s
+        try:
+            known = answer.result(deadline_s)
+        except (TimeoutError, CancelledError):
+            # Nobody asks again in this place, so that a slow answer is waited for once.
+            answer.cancel()
+            return None
+        if known is None or (place.may_be_new and _STORED & set(known.receivers)):
+            return None
+        return _mask(self._vocabulary, place, known.names, self._size)
+
+    def _place(self, written: str) -> NamePlace | None:
+        statement = self._statement + written
+        if not _MAY_BE_DUE.search(statement):
+            return None
+        start = _statement_start(statement)
+        place = find_name_place(statement[start:])
+        return place and replace(place, asked_at=place.asked_at + start)
+
+    def _answer(self, written: str, place: NamePlace) -> "Future[KnownNames | None]":
+        if place.asked_at not in self._answers:
+            source = self._source
+            text = self._before + written + self._after
+            at = len(self._before) - len(self._statement) + place.asked_at
+            request = NamesRequest(text, at, place.kind, source.path, source.project)
+            self._answers[place.asked_at] = source.ask(request)
+        return self._answers[place.asked_at]
+
+
+def _statement_start(text: str) -> int:
+    """Return where the last statement of a text starts, as far as its end tells."""
+    from_line = text.rfind("\n", 0, max(0, len(text) - _TAIL)) + 1
+    here = scan(text[from_line:])
+    outer = (line for line in reversed(here.lines) if line.kind is not LineKind.INSIDE)
+    line = next(outer, here.lines[-1])
+    return from_line + line.start
+
+
+def _mask(
+    vocabulary: "Vocabulary", place: NamePlace, names: Sequence[str], size: int
+) -> "BoolArray | None":
+    begun = place.begun
+    if place.kind is NameKind.KEYWORD:
+        is_keyword = not begun or begun in names
+        return None if is_keyword else vocabulary.without(b"=", b"==", size)
+    endings = [name[len(begun) :].encode() for name in names if name.startswith(begun)]
+    if not endings:
+        return None
+    mask = vocabulary.naming(endings, size)
+    if place.kind is NameKind.IMPORT and not begun:
+        mask |= vocabulary.naming([b" " + ending for ending in endings], size)
+        mask |= vocabulary.no_word(size)
+    return mask
