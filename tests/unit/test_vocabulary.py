@@ -1,5 +1,7 @@
 """Masks of tokens against their definition, one token at a time."""
 
+import re
+
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -35,3 +37,28 @@ def test_allowed_agrees_with_its_definition(
         for token_id, token in tokens.items()
         if may_come(token, required, bytes(not_after))
     }
+
+
+_NAME = re.compile(rb"[A-Za-z0-9_\x80-\xff]")
+
+
+@given(
+    tokens=st.dictionaries(
+        st.integers(0, 30), st.lists(st.sampled_from(b"ab_ (\xc3")).map(bytes), max_size=20
+    ),
+    endings=st.sets(st.lists(st.sampled_from(b"ab_\xc3"), max_size=4).map(bytes), max_size=4),
+)
+def test_naming_agrees_with_its_definition(
+    tokens: dict[int, bytes], endings: set[bytes]
+) -> None:
+    """A token is a part of a name's ending, or all of it and then what is no name."""
+
+    def may_come(token: bytes) -> bool:
+        return token != b"" and any(
+            ending.startswith(token)
+            or (token.startswith(ending) and not _NAME.match(token, len(ending)))
+            for ending in endings
+        )
+
+    mask = Vocabulary(tokens).naming(endings, 32)
+    assert set(np.flatnonzero(mask)) == {i for i, token in tokens.items() if may_come(token)}

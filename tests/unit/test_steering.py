@@ -1,0 +1,186 @@
+"""Where names are due, and the masks of what may come there."""
+
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.steering import NamePlace, NameSource, Steering, find_name_place
+from lsp_server.vocabulary import Vocabulary
+
+ATTRIBUTE, IMPORT, KEYWORD = NameKind.ATTRIBUTE, NameKind.IMPORT, NameKind.KEYWORD
+
+TOKENS = [
+    b"app", b"append", b"end", b"ap", b"x", b"_", b"(", b" ", b"\n", b".", b"=", b"==",
+    b" path", b"path", b" (", b"sep", b"_(", b" as", b"z", b" z", b"\xc3", b"e(",
+]  # fmt: skip
+VOCABULARY = Vocabulary(dict(enumerate(TOKENS)))
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "begun"),
+    [
+        ("x = foo.", ATTRIBUTE, ""),
+        ("x = foo.ba", ATTRIBUTE, "ba"),
+        ("foo().bar[1].", ATTRIBUTE, ""),
+        ("'text'.", ATTRIBUTE, ""),
+        ("print(f'{x}', foo.", ATTRIBUTE, ""),
+        ("f(a,\n  b.", ATTRIBUTE, ""),
+        ("from os import", IMPORT, ""),
+        ("from os import pa", IMPORT, "pa"),
+        ("from os.path import (join,\n    ", IMPORT, ""),
+        ("from os import path, ", IMPORT, ""),
+        ("f(", KEYWORD, ""),
+        ("f(x, ke", KEYWORD, "ke"),
+        ("class C(metaclass", KEYWORD, "metaclass"),
+    ],
+)
+def test_a_name_is_due(statement: str, kind: NameKind, begun: str) -> None:
+    """After a dot, among imported names and among arguments a name is due."""
+    place = find_name_place(statement)
+    assert place is not None
+    assert (place.kind, place.begun) == (kind, begun)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "", "x", "x = 1.", "x = 1_0.", "x = ...", "'a.", "'''a.\nb.", "# a.", "x = 1  # a.",
+        "f'{a.", "a. b", "from . ", "from os import path as p", "from os import path as ",
+        "import os", "[a, b", "{a, ", "(a, b", "def f(a, b", "x = (a", "import a, b",
+    ],
+)  # fmt: skip
+def test_no_name_is_due(statement: str) -> None:
+    """Text, numbers, aliases, new names and displays are nobody's names."""
+    assert find_name_place(statement) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "may_be_new"),
+    [
+        ("self.", True),
+        ("    self.a, self.", True),
+        ("for self.", True),
+        ("with f() as self.", True),
+        ("self.a.", True),
+        ("x = self.", False),
+        ("return self.", False),
+        ("f(self.", False),
+        ("self.a = self.", False),
+        ("if self.", False),
+    ],
+)
+def test_what_may_be_assigned_to(statement: str, may_be_new: bool) -> None:
+    """Where an assignment may come, the name may be one that nobody knows yet."""
+    place = find_name_place(statement)
+    assert place is not None
+    assert place.may_be_new is may_be_new
+
+
+class Analyser:
+    """Answers each request with the same names, and remembers what it was asked."""
+
+    def __init__(self, known: KnownNames | None) -> None:
+        self.known = known
+        self.requests: list[NamesRequest] = []
+
+    def ask(self, request: NamesRequest) -> "Future[KnownNames | None]":
+        """Return what is known."""
+        self.requests.append(request)
+        future: Future[KnownNames | None] = Future()
+        future.set_result(self.known)
+        return future
+
+
+def steering(
+    before: str, *names: str, receiver: Receiver = Receiver.INSTANCE
+) -> tuple[Steering, Analyser]:
+    """Return a steering at the end of a text, whose analyser knows these names."""
+    analyser = Analyser(KnownNames(names, (receiver,)) if names else None)
+    source = NameSource(analyser.ask, deadline_s=0.0)
+    return Steering(source, before, "\nafter", VOCABULARY, len(TOKENS)), analyser
+
+
+def allowed(before: str, written: str, *names: str, **options: Receiver) -> set[bytes] | None:
+    """Return the tokens that may come, None for any."""
+    mask = steering(before, *names, **options)[0].allowed(written)
+    return None if mask is None else {TOKENS[i] for i in np.flatnonzero(mask)}
+
+
+def test_only_names_come_after_a_dot() -> None:
+    """A token is a part of a name, or a whole one and then no more of it."""
+    assert allowed("x.", "", "append", "x_") == {b"app", b"append", b"ap", b"x"}
+    assert allowed("", "x.", "append", "x_") == {b"app", b"append", b"ap", b"x"}
+
+
+def test_a_name_that_is_begun_goes_on_or_ends() -> None:
+    """A half-typed name becomes a known one; a whole one is left by what is no name."""
+    assert allowed("x.app", "", "append") == {b"end"}
+    assert allowed("x.x", "", "x_", "x") == {
+        b"_", b"(", b" ", b"\n", b".", b"=", b"==", b" path", b" (", b"_(", b" as", b" z",
+    }  # fmt: skip
+
+
+def test_an_unknown_name_that_was_typed_stands() -> None:
+    """Where no name goes on from what is there, nothing is constrained."""
+    assert allowed("x.nothing", "", "append") is None
+
+
+def test_what_is_not_certain_is_no_constraint() -> None:
+    """An analyser that knows no names for sure leaves the model alone."""
+    assert allowed("x.", "") is None
+
+
+def test_a_late_answer_is_no_constraint() -> None:
+    """The model waits for a deadline and no longer."""
+    source = NameSource(lambda _request: Future(), deadline_s=0.0)
+    late = Steering(source, "x.", "", VOCABULARY, len(TOKENS))
+    assert late.allowed("") is None
+    assert late.allowed("ap") is None
+
+
+@pytest.mark.parametrize("receiver", [Receiver.OWN, Receiver.PROJECT_INSTANCE])
+def test_new_attributes_may_be_given(receiver: Receiver) -> None:
+    """An assignment to an object of the project may name what nobody knows yet."""
+    assert allowed("self.", "", "append", receiver=receiver) is None
+    assert allowed("y = self.", "", "append", receiver=receiver) is not None
+
+
+def test_imports_name_what_there_is() -> None:
+    """After ``import`` a known name may come, with a space before it, or no name."""
+    names = allowed("", "from os import", "path")
+    assert names == {
+        b"(", b" ", b"\n", b".", b"=", b"==", b" path", b"path", b" (",
+    }  # fmt: skip
+
+
+def test_an_unknown_keyword_gets_no_equals_sign() -> None:
+    """What is no parameter of the function is an argument, or compared, and not named."""
+    assert allowed("f(z", "", "x") == set(TOKENS) - {b"="}
+    assert allowed("f(x", "", "x") is None
+
+
+def test_one_place_is_asked_for_once_and_in_its_buffer() -> None:
+    """The analyser sees the buffer with what is written, and the place of the name."""
+    steered, analyser = steering("import os\n", "append")
+    for written in ("o", "os", "os.", "os.a", "os.ap"):
+        steered.look(written)
+        steered.allowed(written)
+    assert [r.text for r in analyser.requests] == ["import os\nos.\nafter"]
+    assert analyser.requests[0].offset == len("import os\nos.")
+
+
+@given(st.text("aos.(),= \n'#[]{}"), st.text("aos.(),= \n'#[]{}"))
+def test_any_text_has_places_within_it(before: str, written: str) -> None:
+    """Whatever is written, a place lies within it and its name ends it."""
+    steered, analyser = steering(before, "append")
+    steered.look(written)
+    for request in analyser.requests:
+        assert request.text == before + written + "\nafter"
+        assert 0 <= request.offset <= len(before + written)
+    place = find_name_place(before + written)
+    assert place is None or isinstance(place, NamePlace)
+    assert place is None or (before + written).endswith(place.begun)
