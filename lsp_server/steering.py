@@ -29,6 +29,7 @@ _ALIAS = re.compile(r"\bas[ \t]+\w*\Z")
 _ARGUMENT = re.compile(r"(?P<mark>[\w\])][ \t]*\(|,)\s*(?P<begun>\w*)\Z")
 _TARGET = re.compile(r"(?s:\s*(?:async\s+)?for\s+|.*\bas\s+|\s*)(?:[^\s=,]+\s*,\s*)*[^\s=,]+\Z")
 _DEFINED = re.compile(r"\s*(?:async\s+)?def\b")
+_IMPORTING = re.compile(r"\s*(?:from|import)\b")
 _CLOSED_BY = {")": "(", "]": "[", "}": "{"}
 _TAIL = 1 << 13
 """So many characters before the cursor are looked at for the start of its statement."""
@@ -69,15 +70,22 @@ def find_name_place(statement: str) -> NamePlace | None:
     if found is None or _NUMBER.search(statement):
         return None
     here = scan(statement)
-    if here.place is not Place.CODE:
+    if here.place is not Place.CODE or _is_named_anew(statement, found):
         return None
     if found.re is _DEREFERENCE:
         is_target = not here.n_open_brackets and _TARGET.match(statement) is not None
         at = found.start("begun")
         return NamePlace(NameKind.ATTRIBUTE, at, found["begun"], may_be_new=is_target)
-    if _DEFINED.match(statement) or not _is_in_call(statement):
+    if not _is_in_call(statement):
         return None
     return NamePlace(NameKind.KEYWORD, found.end("mark"), found["begun"])
+
+
+def _is_named_anew(statement: str, found: "re.Match[str]") -> bool:
+    """Tell whether the names of a statement are new ones, or modules, which are not all known."""
+    if found.re is _ARGUMENT and _DEFINED.match(statement):
+        return True
+    return _IMPORTING.match(statement) is not None
 
 
 def _is_in_call(statement: str) -> bool:
