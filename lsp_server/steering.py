@@ -82,10 +82,9 @@ def find_name_place(statement: str) -> NamePlace | None:
 
 
 def _is_named_anew(statement: str, found: "re.Match[str]") -> bool:
-    """Tell whether the names of a statement are new ones, or modules, which are not all known."""
-    if found.re is _ARGUMENT and _DEFINED.match(statement):
-        return True
-    return _IMPORTING.match(statement) is not None
+    """Tell whether its names are new ones, or modules, which are not all known."""
+    is_parameter = found.re is _ARGUMENT and _DEFINED.match(statement)
+    return bool(is_parameter or _IMPORTING.match(statement))
 
 
 def _is_in_call(statement: str) -> bool:

@@ -50,7 +50,8 @@ def test_a_name_is_due(statement: str, kind: NameKind, begun: str) -> None:
     [
         "", "x", "x = 1.", "x = 1_0.", "x = ...", "'a.", "'''a.\nb.", "# a.", "x = 1  # a.",
         "f'{a.", "a. b", "from . ", "from os import path as p", "from os import path as ",
-        "import os", "import os.", "from os.", "[a, b", "{a, ", "(a, b", "def f(a, b", "x = (a", "import a, b",
+        "import os", "import os.", "from os.", "[a, b", "{a, ", "(a, b", "def f(a, b",
+        "x = (a", "import a, b",
     ],
 )  # fmt: skip
 def test_no_name_is_due(statement: str) -> None:
