@@ -45,6 +45,8 @@ class NameSource:
     path: str | None = None
     project: str | None = None
     deadline_s: float = 0.06
+    kinds: frozenset[NameKind] = frozenset(NameKind)
+    """What is steered."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ class Steering:
             return None
         start = _statement_start(statement)
         place = find_name_place(statement[start:])
-        return place and replace(place, asked_at=place.asked_at + start)
+        if place is None or place.kind not in self._source.kinds:
+            return None
+        return replace(place, asked_at=place.asked_at + start)
 
     def _answer(self, written: str, place: NamePlace) -> "Future[KnownNames | None]":
         if place.asked_at not in self._answers:

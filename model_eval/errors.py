@@ -1,0 +1,13 @@
+"""What can go wrong when measuring; a message says what, to what, and what to do next."""
+
+
+class EvaluationError(Exception):
+    """The base of all errors of this package."""
+
+
+class PackageError(EvaluationError):
+    """Packages to measure on cannot be had."""
+
+
+class RunError(EvaluationError):
+    """The record of a run cannot be gone on with."""

@@ -1,0 +1,61 @@
+"""The record of a run: one JSON object a line, only ever appended to.
+
+A run that was killed goes on after its last whole line. It knows nothing of what is
+recorded.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model_eval.errors import RunError
+
+
+class Record:
+    """The lines of one run; the first one says what was measured and how."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Begin a record, or go on with one.
+
+        Raises:
+            RunError: there is a record of a run with other settings, or something else.
+        """
+        self._path = path
+        self.lines: list[dict[str, Any]] = []
+        wanted = json.loads(json.dumps(settings))
+        if path.exists():
+            header, *self.lines = self._whole_lines() or [wanted]
+            if header != wanted:
+                raise RunError(
+                    f"{path} is the record of a run with other settings; "
+                    "name another file, or delete this one"
+                )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or not path.stat().st_size:
+            self._append(wanted)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append a line; when this returns it outlives the process."""
+        self.lines.append(dict(line))
+        self._append(line)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        """Return the lines; what a killed run left of its last one goes."""
+        data = self._path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise RunError(f"{self._path} is no record of a run: {error}") from error
+        if len(whole) < len(data):
+            with self._path.open("r+b") as file:
+                file.truncate(len(whole))
+        return lines

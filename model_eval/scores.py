@@ -1,0 +1,39 @@
+"""Scores of several samples, and how sure a difference is; pure."""
+
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+
+
+def best_of(values: Sequence[float], k: int) -> float:
+    """Return the expected greatest of ``k`` values drawn from all of them without return.
+
+    For values of 0 and 1 it is pass@k (Chen et al., 2021, section 2.1).
+    """
+    n = len(values)
+    if not 1 <= k <= n:
+        raise ValueError(f"of {n} samples one cannot draw {k}")
+    ordered = sorted(values, reverse=True)
+    return sum(v * comb(n - i, k - 1) for i, v in enumerate(ordered, 1)) / comb(n, k)
+
+
+def bootstrap_interval(
+    groups: Sequence[Sequence[float]],
+    *,
+    level: float = 0.95,
+    n_draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the interval of the mean of all values, whole groups being drawn anew.
+
+    Values of one group, such as a file's, are alike, so they come and go together.
+    """
+    rng = np.random.default_rng(seed)
+    sums = np.array([sum(group) for group in groups], float)
+    sizes = np.array([len(group) for group in groups], float)
+    draws = rng.integers(len(groups), size=(n_draws, len(groups)))
+    means = sums[draws].sum(axis=1) / np.maximum(sizes[draws].sum(axis=1), 1)
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
