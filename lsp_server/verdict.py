@@ -4,6 +4,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class Fault(StrEnum):
+    """A kind of problem; each can be switched off."""
+
+    SYNTAX = "syntax"
+    NAME = "undefined-name"
+    IMPORT = "unresolved-import"
+    ATTRIBUTE = "unknown-attribute"
+    ARGUMENT = "wrong-argument"
+
+
+class Cut(StrEnum):
+    """Where a completion with a problem may be cut."""
+
+    NEVER = "never"
+    ANYWHERE = "anywhere"
+    """After any statement."""
+    OUTER = "outer"
+    """Between statements that are indented no deeper than the first."""
+
+
 @dataclass(frozen=True)
 class CheckRequest:
     """A buffer and the text to insert at ``offset``; paths are of the file's project."""
@@ -13,6 +33,9 @@ class CheckRequest:
     insert_text: str
     path: str | None = None
     project: str | None = None
+    off: tuple[str, ...] = ()
+    """The faults that are not looked for."""
+    cut: Cut = Cut.NEVER
 
 
 class VerdictKind(StrEnum):
@@ -41,6 +64,9 @@ class Verdict:
 
     verdict: VerdictKind
     problems: tuple[Problem, ...] = ()
+    """Of a repaired completion those that were cut away."""
+    n_kept: int | None = None
+    """How many characters of a repaired completion hold."""
 
 
 UNCHECKED = Verdict(VerdictKind.UNCHECKED)

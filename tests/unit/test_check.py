@@ -1,6 +1,7 @@
 """The check, as a table of code with ``$0`` where the completion goes."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsp_server.check import check
-from lsp_server.verdict import CheckRequest, Verdict, VerdictKind
+from lsp_server.verdict import CheckRequest, Cut, Fault, Verdict, VerdictKind
 
+_PIECES = (
+    "class A(A):\n    x = 1\n",
+    "class B(C): pass\n",
+    "class C(B): pass\n",
+    "def f(a=f(), *b, **c): return f(a.b.c)\n",
+    "x = x.y(x)\n",
+    "x: A = A(1, b=2).x[0].y\n",
+    "for x in x.y(): x.z\n",
+    "with A() as x: x.y(*x, **x)\n",
+    "async def g(self): await self.x().y\n",
+    "import os; os.path = os; os.path.path.nope(1)\n",
+    "f = lambda self: self.x()\n",
+    "(x := A()).y(x := x)\n",
+    "'a'.b(c=1) + -1 .d\n",
+    "x.\n",
+    "f(\n",
+)
 OK, UNCHECKED, FLAGGED = VerdictKind.OK, VerdictKind.UNCHECKED, VerdictKind.FLAGGED
 
 
@@ -40,7 +58,8 @@ def _check(marked: str, insert_text: str, **options: object) -> Verdict:
         ("$0", "import no_such_package_at_all", UNCHECKED),
         ("$0", "from no_such_package_at_all import x", UNCHECKED),
         ("from os.path import *\n$0", "join('a')", OK),
-        ("from os.path import *\n$0", "jion('a')", UNCHECKED),
+        ("from os.path import *\n$0", "jion('a')", FLAGGED),
+        ("from no_such_package_at_all import *\n$0", "jion('a')", UNCHECKED),
         ("x = 1\n$0", "", OK),
         ("def f(x):\n    $0", "return x x x )( ]", FLAGGED),
         ("x = $0", "foo bar baz", FLAGGED),
@@ -79,6 +98,26 @@ def test_problems_are_where_an_editor_shows_them(
     """Positions are UTF-16, in LSP's lines, in the buffer with the completion in it."""
     (problem,) = _check(marked, insert_text).problems
     assert (problem.line, problem.character, problem.code) == (line, character, code)
+
+
+@pytest.mark.parametrize(
+    ("text", "insert_text", "fault"),
+    [
+        ("x = 1\n", "y = (", Fault.SYNTAX),
+        ("x = 1\n", "y = z", Fault.NAME),
+        ("x = 1\n", "from os import nope", Fault.IMPORT),
+        ("x = 1\n", "x.nope", Fault.ATTRIBUTE),
+        ("x = 1\n", "len(x, x)", Fault.ARGUMENT),
+    ],
+)
+def test_each_fault_can_be_switched_off(text: str, insert_text: str, fault: Fault) -> None:
+    """What is switched off is not looked for, and all else is."""
+    request = CheckRequest(text, len(text), insert_text)
+    (problem,) = check(request).problems
+    assert problem.code == fault
+    assert check(replace(request, off=(fault.value,))).problems == ()
+    others = tuple(other.value for other in Fault if other is not fault)
+    assert check(replace(request, off=others)).problems == (problem,)
 
 
 def test_a_name_is_named_once() -> None:
@@ -174,4 +213,14 @@ def test_broken_real_code_has_a_verdict(data: st.DataObject) -> None:
     end = data.draw(st.integers(start, len(text)))
     insert_text = text[start : data.draw(st.integers(start, len(text)))]
     request = CheckRequest(text[:start] + text[end:], start, insert_text)
+    assert isinstance(check(request), Verdict)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=12), st.data())
+def test_any_call_or_attribute_has_a_verdict(pieces: list[str], data: st.DataObject) -> None:
+    """No mixture of classes, calls and attributes makes the check raise."""
+    text = "".join(pieces)
+    start = data.draw(st.integers(0, len(text)))
+    request = CheckRequest(text[:start], start, text[start:], cut=Cut.ANYWHERE)
     assert isinstance(check(request), Verdict)

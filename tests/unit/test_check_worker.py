@@ -3,12 +3,14 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from lsp_server import check_worker
 from lsp_server.check_worker import CheckWorker
+from lsp_server.known_names import NamesRequest
 from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
 
 _DEADLINE_S = 60
@@ -106,3 +108,59 @@ def test_text_that_is_no_unicode_survives_the_way(worker: CheckWorker) -> None:
     request = CheckRequest("x = '\ud800'\n", 10, "y = 1")
     assert worker.submit(request).result(_DEADLINE_S).verdict in VerdictKind
     assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"class C{i}(C{i + 1}): pass\n" for i in range(400)) + "class C400(C0): pass\n",
+        "x = " + "f(" * 90 + ")" * 90 + "\n",
+        "x0 = y\n" + "".join(f"x{i} = x{i - 1}.a(x{i - 1})\n" for i in range(1, 300)),
+    ],
+)
+def test_code_that_makes_jedi_recurse_costs_no_error(worker: CheckWorker, text: str) -> None:
+    """Whatever a file does to jedi, it is answered, and so is the next one."""
+    request = CheckRequest(text, len(text), "C0().a.b(1)\nx299.a(1).b\n")
+    assert worker.submit(request).result(_DEADLINE_S).verdict in VerdictKind
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+def test_a_long_file_is_answered_and_the_next_one_too(worker: CheckWorker) -> None:
+    """Twenty thousand lines cost no error and no later verdict."""
+    text = "".join(f"def f{i}(a):\n    return a.b{i}(a)\n" for i in range(10_000))
+    request = CheckRequest(text, len(text), "f1(1, 2)")
+    assert worker.submit(request).result(_DEADLINE_S).verdict in VerdictKind
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+def test_nothing_of_a_project_runs_when_it_is_looked_at(
+    worker: CheckWorker, tmp_path: Path
+) -> None:
+    """Checks and names of a project's modules run none of them, nor its interpreter."""
+    mark = tmp_path / "mark"
+    leave_mark = f"open({str(mark)!r}, 'a').write(__name__)\ndef known(): ...\n"
+    packages = tmp_path / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (tmp_path / ".venv/pyvenv.cfg").write_text("home = /nowhere\n")
+    (packages / "evil.pth").write_text(f"import sys; {leave_mark}")
+    interpreter = tmp_path / ".venv/bin/python"
+    interpreter.parent.mkdir()
+    interpreter.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    interpreter.chmod(0o755)
+    modules = ("sitecustomize", "usercustomize", "conftest", "jedi", "lsp_server", "audioop")
+    for name in modules:
+        (tmp_path / f"{name}.py").write_text(leave_mark)
+        (packages / f"{name}_of_environment.py").write_text(leave_mark)
+    path, project = str(tmp_path / "a.py"), str(tmp_path)
+    for name in (*modules, *(f"{name}_of_environment" for name in modules)):
+        text = f"import {name}\nfrom {name} import *\n{name}."
+        check = CheckRequest(
+            text[:-1] + "\n", len(text), f"{name}.known(1)\nnope", path, project
+        )
+        request = NamesRequest(text, len(text), path=path, project=project)
+        verdict = worker.submit(check).result(_DEADLINE_S)
+        names = worker.known_names(request).result(_DEADLINE_S)
+        assert verdict.verdict is VerdictKind.FLAGGED
+        assert names is not None
+        assert "known" in names.names
+    assert not mark.exists()

@@ -1,0 +1,133 @@
+"""Unknown attributes, as tables of code with ``$0`` where the completion goes."""
+
+import pytest
+
+from lsp_server.check import check
+from lsp_server.verdict import CheckRequest, Fault
+
+_CLASS = """
+class Point:
+    far = False
+
+    def __init__(self, x, log=None):
+        self.x = []
+        self.log = None
+        self.made = x
+        self.log = {{}}
+
+    @property
+    def text(self) -> str:
+        return "text"
+
+    @classmethod
+    def make(cls):
+        return cls(1)
+
+    def plain(self):
+        return "plain"
+
+    def move(self, other: "Point", name: str = ""):
+        {0}
+"""
+
+
+def _unknown(marked: str, insert_text: str) -> list[str]:
+    """Return what the check says of attributes."""
+    offset = marked.index("$0")
+    verdict = check(CheckRequest(marked.replace("$0", ""), offset, insert_text))
+    return [p.message for p in verdict.problems if p.code == Fault.ATTRIBUTE]
+
+
+@pytest.mark.parametrize(
+    ("marked", "insert_text"),
+    [
+        ("import os\n$0", "os.path.jion('a')"),
+        ("import os\nos.pa$0", "ht"),
+        ("from os import path as p\n$0", "p.jion('a')"),
+        ("$0", "'a'.uper()"),
+        ("$0", "print(f'{1}', [1].apend(2))"),
+        ("x = []\n$0", "x.apend(1)"),
+        ("x = '%s' % y\n$0", "x.uper()"),
+        ("x = open('a')\n$0", "x.reed()"),
+        ("$0", "with open('a') as f:\n    f.reed()"),
+        ("$0", "for line in open('a'):\n    line.striip()"),
+        ("from pathlib import Path\n$0", "Path('a').exist()"),
+        ("import re\n$0", "m = re.match('a', 'b')\nm.gruop()"),
+        ("import logging\nlog = logging.getLogger()\n$0", "log.wran('a')"),
+        ("import datetime\n$0", "datetime.datetime.now().yaer"),
+        ("import subprocess\np = subprocess.Popen(['a'])\n$0", "p.stdout.reed()"),
+        ("import collections\nx = collections.OrderedDict()\n$0", "x.itms()"),
+        ("import enum\nclass C(enum.Enum):\n    A = 1\n$0", "C.B"),
+        ("def f(x: str | None):\n    $0", "x.uper()"),
+        ("from typing import List\ndef f(x: List[str]):\n    $0", "x.apend('a')"),
+        ("def f(*a, **k):\n    $0", "k.itms()"),
+        ("try:\n    import json\nexcept ImportError:\n    json = None\n$0", "json.lods('1')"),
+        (_CLASS.format("$0"), "self.absent"),
+        (_CLASS.format("$0"), "self.x.apend(1)"),
+        (_CLASS.format("$0"), "self.log.itms()"),
+        (_CLASS.format("$0"), "self.text.uper()"),
+        (_CLASS.format("$0"), "self.plain().uper()"),
+        (_CLASS.format("$0"), "other.absent"),
+        (_CLASS.format("$0"), "name.uper()"),
+        (_CLASS.format("pass") + "$0", "Point(1).absent"),
+        ("class A: x = 1\nclass B(A):\n    def f(self):\n        $0", "super().absent()"),
+        ("async def f(x: str):\n    $0", "await x.uper()"),
+    ],
+)  # fmt: skip
+def test_what_certainly_lacks_an_attribute_is_flagged(marked: str, insert_text: str) -> None:
+    """Modules, classes and instances whose code is all known have the names of that code."""
+    assert len(_unknown(marked, insert_text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("marked", "insert_text"),
+    [
+        ("import os\n$0", "os.path.join('a').upper()"),
+        ("import os\nos.pa$0", "th"),
+        ("import os.path\n$0", "os.getcwd"),
+        ("def f(x):\n    $0", "x.anything"),
+        ("def f(x=''):\n    $0", "x.anything"),
+        ("def f(x=None):\n    $0", "x.anything"),
+        ("def f(x: 'Unknown'):\n    $0", "x.anything"),
+        ("from typing import Any\ndef f(x: Any):\n    $0", "x.anything"),
+        ("def f(x: object):\n    $0", "x.anything"),
+        ("x = unknown() or 'a'\n$0", "x.anything"),
+        ("x = 'a' if unknown() else unknown()\n$0", "x.anything"),
+        ("x = 'a'\nx = unknown()\n$0", "x.anything"),
+        ("def f():\n    global x\n    x = unknown()\nx = 'a'\n$0", "x.anything"),
+        ("d = {}\nx = d.get('a', '')\n$0", "x.anything"),
+        ("x = [1]\nx.append(unknown())\n$0", "x[0].anything"),
+        ("def f(a):\n    return a\nx = f('a')\n$0", "x.anything"),
+        ("a, b = unknown(), 'a'\n$0", "a.anything"),
+        ("from unknown import x\n$0", "x.anything"),
+        ("def f(): pass\n$0", "f.anything"),
+        ("def f(): pass\n$0", "f.anything = 1"),
+        ("class A: pass\na = A()\n$0", "a.anything = 1"),
+        ("class A: pass\na = A()\na.late = 1\n$0", "a.late"),
+        ("class A:\n    def __getattr__(self, n): return 1\n$0", "A().anything"),
+        ("class A(unknown.B): pass\n$0", "A().anything"),
+        ("class A:\n    def f(self, n):\n        setattr(self, n, 1)\n$0", "A().anything"),
+        ("import m\nclass A(m.B):\n    def f(self):\n        $0", "super().anything()"),
+        ("def f(x: str):\n    if isinstance(x, Other):\n        $0", "x.anything"),
+        ("def f(x: str):\n    if hasattr(x, 'late'):\n        $0", "return x.late"),
+        ("x = 'a'\ntry:\n    $0\nexcept AttributeError:\n    pass\n", "x.anything"),
+        ("import typing\nT = typing.TypeVar('T')\ndef f(x: T) -> T: ...\n$0", "f('').anything"),
+        ("x = 'a'\nx.known_to_be\n$0", "x.known_to_be"),
+        ("$0", "(1).__class__.__name__"),
+        (_CLASS.format("$0"), "self.far, self.x, self.made.anything, self.move(self)"),
+        (_CLASS.format("$0"), "self.later = 1"),
+        (_CLASS.format("$0"), "self.text.upper(), self.plain().upper()"),
+        ("x = 'a'\n$0", "# x.anything\ny = 'x.anything'"),
+        ("import os\nos.anything\n$0", "os.getcwd()"),
+    ],
+)  # fmt: skip
+def test_what_may_have_an_attribute_is_not_flagged(marked: str, insert_text: str) -> None:
+    """Where anything is open, guarded, or not of the new text, the check is silent."""
+    assert _unknown(marked, insert_text) == []
+
+
+def test_a_problem_is_at_the_attribute() -> None:
+    """An editor underlines the name after the dot, in UTF-16."""
+    (problem,) = check(CheckRequest("import os\n", 10, "x = '😀', os.jion")).problems
+    assert (problem.line, problem.character) == (1, 13)
+    assert problem.message == "'os' has no attribute 'jion'"
