@@ -27,7 +27,7 @@ class Dereference:
     receiver: str
     """The source of what is dereferenced."""
     statement: int
-    """Where the line of its statement starts."""
+    """Where the first line of its statement starts, decorators included."""
     name: str
     is_stored: bool
     """Whether the true text assigns to it."""
@@ -42,12 +42,13 @@ def find_dereferences(text: str, *, seed: int) -> list[Dereference]:
     rng = np.random.default_rng(seed)
     tree = ast.parse(text)
     offsets = _Offsets(text)
-    found = []
+    # What is in a class inside a method counts for the inner one.
+    found: dict[int, Dereference] = {}
     for method in _methods(tree):
         inside = list(_in_method(method, text, offsets))
         chosen = rng.permutation(len(inside))[:_PER_FUNCTION]
-        found += [inside[index] for index in chosen]
-    return sorted(found, key=lambda dereference: dereference.offset)
+        found |= {inside[index].offset: inside[index] for index in chosen}
+    return [found[offset] for offset in sorted(found)]
 
 
 def _methods(tree: ast.Module) -> Iterator[Function]:
@@ -107,7 +108,10 @@ class _Offsets:
 
     def line_start(self, node: ast.stmt) -> int:
         """Return where the first line of a statement starts."""
-        return self._starts[node.lineno - 1]
+        line = node.lineno
+        if isinstance(node, Function | ast.ClassDef):
+            line = min([line, *(decorator.lineno for decorator in node.decorator_list)])
+        return self._starts[line - 1]
 
     def _offset(self, line: int, column: int) -> int:
         start = self._starts[line - 1]

@@ -1,5 +1,6 @@
 """Packages to measure on: fetched from PyPI by name and version, unpacked, never run."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def package_folder(requirements: tuple[str, ...] = HELD_OUT) -> Path:
     Raises:
         PackageError: pip cannot fetch them.
     """
-    name = "-".join(requirement.replace("==", "@") for requirement in requirements)
+    name = hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:16]
     folder = user_cache_path("codegen-lsp") / "packages" / name
     if folder.is_dir():
         return folder
@@ -54,5 +55,5 @@ def python_files(folder: Path, package: str) -> list[Path]:
 
 
 def name_of(requirement: str) -> str:
-    """Return the name of the package that a requirement pins."""
-    return requirement.partition("==")[0]
+    """Return the folder of the package that a requirement pins."""
+    return requirement.partition("==")[0].replace("-", "_").lower()

@@ -24,9 +24,20 @@ class Record:
         """
         self._path = path
         self.lines: list[dict[str, Any]] = []
-        wanted = json.loads(json.dumps(settings))
+        try:
+            self._open(json.loads(json.dumps(settings)))
+        except OSError as error:
+            raise RunError(f"{path} cannot be used: {error.strerror}") from error
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append a line; when this returns it outlives the process."""
+        self.lines.append(dict(line))
+        self._append(line)
+
+    def _open(self, wanted: dict[str, Any]) -> None:
+        path = self._path
         if path.exists():
-            header, *self.lines = self._whole_lines() or [wanted]
+            header, *self.lines = self._whole_lines(wanted) or [wanted]
             if header != wanted:
                 raise RunError(
                     f"{path} is the record of a run with other settings; "
@@ -36,26 +47,28 @@ class Record:
         if not path.exists() or not path.stat().st_size:
             self._append(wanted)
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Append a line; when this returns it outlives the process."""
-        self.lines.append(dict(line))
-        self._append(line)
-
     def _append(self, line: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with self._path.open("ab") as file:
+            file.write(_line(line))
             file.flush()
             os.fsync(file.fileno())
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
+    def _whole_lines(self, header: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the lines; what a killed run left of its last one goes."""
         data = self._path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         try:
             lines = [json.loads(line) for line in whole.splitlines()]
-        except ValueError as error:
-            raise RunError(f"{self._path} is no record of a run: {error}") from error
+        except ValueError:
+            lines = []
+        is_begun = not whole and _line(header).startswith(data)
+        if not lines and not is_begun:
+            raise RunError(f"{self._path} is no record of a run; name another file")
         if len(whole) < len(data):
             with self._path.open("r+b") as file:
                 file.truncate(len(whole))
         return lines
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value) + "\n").encode()

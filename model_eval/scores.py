@@ -1,4 +1,4 @@
-"""Scores of several samples, and how sure a difference is; pure."""
+"""Scores of several samples, and how sure a mean or a ratio is; pure."""
 
 from collections.abc import Sequence
 from math import comb
@@ -19,21 +19,34 @@ def best_of(values: Sequence[float], k: int) -> float:
 
 
 def bootstrap_interval(
-    groups: Sequence[Sequence[float]],
-    *,
-    level: float = 0.95,
-    n_draws: int = 2000,
-    seed: int = 0,
+    groups: Sequence[Sequence[float]], *, level: float = 0.95
 ) -> tuple[float, float]:
     """Return the interval of the mean of all values, whole groups being drawn anew.
 
     Values of one group, such as a file's, are alike, so they come and go together.
     """
+    return ratio_interval([[(v, 1.0) for v in group] for group in groups], level=level)
+
+
+def ratio_interval(
+    groups: Sequence[Sequence[tuple[float, float]]],
+    *,
+    level: float = 0.95,
+    n_draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the interval of the sum of all first values over that of all second ones.
+
+    Whole groups are drawn anew.
+    """
     rng = np.random.default_rng(seed)
-    sums = np.array([sum(group) for group in groups], float)
-    sizes = np.array([len(group) for group in groups], float)
+    sums = np.array([np.sum(group, axis=0) for group in groups], float)
     draws = rng.integers(len(groups), size=(n_draws, len(groups)))
-    means = sums[draws].sum(axis=1) / np.maximum(sizes[draws].sum(axis=1), 1)
+    above, below = np.moveaxis(sums[draws].sum(axis=1), -1, 0)
+    # A draw without anything below says nothing.
+    ratios = above[below > 0] / below[below > 0]
+    if not len(ratios):
+        return 0.0, 0.0
     tail = 100 * (1 - level) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
+    low, high = np.percentile(ratios, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,18 +1,25 @@
-"""Measures what steering by known names changes: the same samples with it and without.
+"""Writes the samples that tell what steering by known names changes, and scores each.
 
 A case is a dot in a method of a package that the embedded model never saw. The model and
 the analyser both see the file without all from the dot to the method's end. After the
-evaluation of monitor-guided decoding (Agrawal et al., 2023), in Python.
+evaluation of monitor-guided decoding (Agrawal et al., 2023), in Python. Every arm has the
+same seeds. A case's prompt is read before its samples are timed, and they share it; the
+names for one text are asked for once a case and always waited for, so that no run differs
+from the next. What asking costs while serving is measured elsewhere.
 """
 
 import ast
 import hashlib
+import keyword
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +27,10 @@ from pyflakes import checker, messages
 
 from lsp_server.completion import Model
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest
-from lsp_server.steering import NameSource, Steering
+from lsp_server.steering import Ask, NameSource, Steering
 from lsp_server.truncation import cut_statement
 from model_eval.dereferences import Dereference, find_dereferences
-from model_eval.judge import Judgement, judge_names
+from model_eval.judge import Judgement, Question, judge_names
 from model_eval.packages import python_files
 from model_eval.records import Record
 
@@ -36,13 +43,22 @@ ARMS: dict[str, frozenset[NameKind]] = {
     "all": frozenset(NameKind),
 }
 TEMPERATURES = (0.2, 0.8)
-METRICS = ("name exists", "same name", "same names", "same line", "parses", "names defined")
+NAME_EXISTS, SAME_NAME, SAME_LINE = "name exists", "same name", "same line"
+METRICS = (NAME_EXISTS, SAME_NAME, "same names", SAME_LINE, "parses", "names defined")
+Score = dict[str, float | None]
 _TOP_P = 0.95
 _MAX_NEW_TOKENS = 48
+_TRIED = 3
+"""Cases that tell how long all of them take."""
+SAMPLING = {
+    "temperatures": TEMPERATURES,
+    "top_p": _TOP_P,
+    "max_new_tokens": _MAX_NEW_TOKENS,
+    "arms": {arm: sorted(kinds) for arm, kinds in ARMS.items()},
+}
 _PATIENCE_S = 30.0
-"""Were an answer late, a run would differ from the next."""
-
-Ask = Callable[[NamesRequest], "Future[KnownNames | None]"]
+"""Longer than the worker lets one answer take."""
+_ASSIGNED = re.compile(r"\w+[ \t]*(?::[^=\n]*)?=(?!=)")
 
 
 @dataclass(frozen=True)
@@ -50,13 +66,20 @@ class Case:
     """One place in one file of a package."""
 
     package: str
+    folder: Path
+    """Where the packages lie."""
     path: Path
     dereference: Dereference
+
+    @cached_property
+    def file(self) -> str:
+        """The path inside the folder of the packages."""
+        return self.path.relative_to(self.folder).as_posix()
 
     @property
     def name(self) -> str:
         """What tells it from all other cases."""
-        return f"{self.package}/{self.path.name}:{self.dereference.offset}"
+        return f"{self.file}:{self.dereference.offset}"
 
     @cached_property
     def text(self) -> str:
@@ -83,57 +106,103 @@ def find_cases(folder: Path, packages: Sequence[str], per_package: int) -> list[
     """Return so many cases of each package, the same ones every time."""
     cases: list[Case] = []
     for package in packages:
-        own = [
-            Case(package, path, dereference)
-            for path in python_files(folder, package)
-            for dereference in find_dereferences(path.read_text("utf-8"), seed=_hash(path.name))
-        ]
+        own: list[Case] = []
+        for path in python_files(folder, package):
+            # Some packages carry files for other versions of Python, or templates.
+            with suppress(SyntaxError, ValueError):
+                found = find_dereferences(path.read_text("utf-8"), seed=_hash(path.name))
+                own += [Case(package, folder, path, dereference) for dereference in found]
         cases += sorted(own, key=lambda case: _hash(case.name))[:per_package]
     return cases
 
 
 def sample(
-    model: Model, cases: Sequence[Case], folder: Path, ask: Ask, record: Record, n_samples: int
+    model: Model, cases: Sequence[Case], ask: Ask, record: Record, n_samples: int
 ) -> Iterator[None]:
-    """Write what the record lacks into it; yields after each case."""
+    """Write what the record lacks into it; yields after each case's arm and temperature."""
     done = {(line["case"], line["arm"], line["temperature"]) for line in record.lines}
     for case in cases:
-        before, path = case.before, str(case.path)
-        for arm, kinds in ARMS.items():
-            source = NameSource(ask, path, str(folder), deadline_s=_PATIENCE_S, kinds=kinds)
-            for temperature in TEMPERATURES:
-                if (case.name, arm, temperature) in done:
-                    continue
+        units = [(arm, temperature) for arm in ARMS for temperature in TEMPERATURES]
+        token_ids = None
+        ask_once = _asking_once(ask)
+        for arm, temperature in units:
+            if (case.name, arm, temperature) not in done:
+                if token_ids is None:
+                    token_ids = _prompt(model, case)
+                    model.engine.prefill(token_ids, threading.Event())
                 started = time.perf_counter()
-                written = [
-                    _written(model, source, before, case.after, temperature, seed)
-                    for seed in range(n_samples)
-                ]
-                seconds = time.perf_counter() - started
+                texts = []
+                for seed in range(n_samples):
+                    steering = _steering(model, case, ask_once, arm)
+                    texts.append(_written(model, token_ids, steering, case, temperature, seed))
                 record.add(
                     {
                         "case": case.name,
                         "arm": arm,
                         "temperature": temperature,
-                        "texts": written,
-                        "seconds": seconds,
+                        "texts": texts,
+                        "seconds": time.perf_counter() - started,
                     }
                 )
-        yield
+            yield
+
+
+def estimated_seconds(model: Model, cases: Sequence[Case], n_samples: int) -> float:
+    """Return about how long the samples of so many cases take, from one sample of a few."""
+    tried = cases[:: max(1, len(cases) // _TRIED)][:_TRIED]
+    started = time.perf_counter()
+    reading_s = 0.0
+    for case in tried:
+        token_ids = _prompt(model, case)
+        before = time.perf_counter()
+        model.engine.prefill(token_ids, threading.Event())
+        reading_s += time.perf_counter() - before
+        _written(model, token_ids, None, case, max(TEMPERATURES), 0)
+    writing_s = time.perf_counter() - started - reading_s
+    n_written = len(ARMS) * len(TEMPERATURES) * n_samples
+    return (reading_s + n_written * writing_s) / max(1, len(tried)) * len(cases)
+
+
+def _asking_once(ask: Ask) -> Ask:
+    """Return a function that asks nothing twice, and whose answers are there."""
+    answers: dict[NamesRequest, Future[KnownNames | None]] = {}
+
+    def ask_once(request: NamesRequest) -> "Future[KnownNames | None]":
+        if request not in answers:
+            answers[request] = ask(request)
+            wait([answers[request]], _PATIENCE_S)
+        return answers[request]
+
+    return ask_once
+
+
+def _prompt(model: Model, case: Case) -> list[int]:
+    n_tokens = model.engine.context_length - _MAX_NEW_TOKENS
+    # No token is longer than this many characters, most are shorter.
+    return model.tokenizer.encode(case.before[-16 * n_tokens :]).token_ids[-n_tokens:]
+
+
+def _steering(model: Model, case: Case, ask: Ask, arm: str) -> Steering | None:
+    if not ARMS[arm]:
+        return None
+    path, project = str(case.path), str(case.folder)
+    source = NameSource(ask, path, project, deadline_s=_PATIENCE_S, kinds=ARMS[arm])
+    size = model.engine.vocab_size
+    steering = Steering(source, case.before, case.after, model.tokenizer.vocabulary, size)
+    steering.look("")
+    return steering
 
 
 def _written(
-    model: Model, source: NameSource, before: str, after: str, temperature: float, seed: int
+    model: Model,
+    token_ids: list[int],
+    steering: Steering | None,
+    case: Case,
+    temperature: float,
+    seed: int,
 ) -> str:
     """Return what the model writes after a dot, a statement at most."""
-    tokenizer, engine = model.tokenizer, model.engine
-    n_tokens = engine.context_length - _MAX_NEW_TOKENS
-    # No token is longer than this many characters, most are shorter.
-    token_ids = tokenizer.encode(before[-16 * n_tokens :]).token_ids[-n_tokens:]
-    steering = None
-    if source.kinds:
-        steering = Steering(source, before, after, tokenizer.vocabulary, engine.vocab_size)
-        steering.look("")
+    tokenizer, before = model.tokenizer, case.before
     generated: list[int] = []
     written = ""
     line_before = before[before.rfind("\n") + 1 :]
@@ -142,7 +211,7 @@ def _written(
         text = tokenizer.decode_bytes(token_ids).decode("utf-8", "ignore")
         return None if steering is None else steering.allowed(text)
 
-    for token_id, _ in engine.generate(
+    for token_id, _ in model.engine.generate(
         token_ids,
         max_new_tokens=_MAX_NEW_TOKENS,
         temperature=temperature,
@@ -160,65 +229,68 @@ def _written(
     return written
 
 
-def judged(
-    cases: Sequence[Case], record: Record, folder: Path, cache: Path
-) -> dict[tuple[str, str], Judgement]:
+def judged(cases: Sequence[Case], record: Record, cache: Path) -> dict[Question, Judgement]:
     """Return what the judge says of each name that was written for each case."""
-    names: dict[str, dict[str, None]] = {}
-    for line in record.lines:
-        own = names.setdefault(line["case"], {})
-        own.update(
-            dict.fromkeys(first for text in line["texts"] if (first := first_name(text)))
-        )
-    judgements = {}
-    for path in dict.fromkeys(case.path for case in cases):
-        here = [case for case in cases if case.path == path]
-        wanted = {case.dereference: list(names.get(case.name, ())) for case in here}
-        found = judge_names(path, wanted, search=folder, cache=cache)
-        by_dereference = {case.dereference: case.name for case in here}
-        for (dereference, name), judgement in found.items():
-            judgements[by_dereference[dereference], name] = judgement
-    return judgements
+    by_name = {case.name: case for case in cases}
+    questions = {
+        Question(case.path, case.dereference, first_name(text))
+        for line in record.lines
+        if (case := by_name.get(line["case"]))
+        for text in line["texts"]
+        if first_name(text)
+    }
+    return judge_names(sorted(questions, key=str), search=cases[0].folder, cache=cache)
 
 
-def score(
-    case: Case, text: str, judgements: Mapping[tuple[str, str], Judgement]
-) -> dict[str, float | None]:
+def score(case: Case, text: str, judgements: Mapping[Question, Judgement]) -> Score:
     """Return a sample's value of each metric; None where the judge does not know."""
     name, line = first_name(text), text.partition("\n")[0].rstrip()
-    judgement = judgements.get((case.name, name), Judgement.UNKNOWN)
-    if not name:
-        judgement = Judgement.MISSING
-    true_names, own_names = _names(case.truth), _names(line)
     parses, is_defined = _analysed(case, text)
     return {
-        "name exists": None
-        if judgement is Judgement.UNKNOWN
-        else judgement is Judgement.EXISTS,
-        "same name": name == case.dereference.name,
-        "same names": own_names[: len(true_names)] == true_names,
-        "same line": line == case.truth,
+        NAME_EXISTS: _exists(case, text, judgements),
+        SAME_NAME: name == case.dereference.name,
+        "same names": _shared(_names(case.truth), _names(line)),
+        SAME_LINE: line == case.truth,
         "parses": parses,
         "names defined": is_defined,
     }
 
 
+def _exists(case: Case, text: str, judgements: Mapping[Question, Judgement]) -> float | None:
+    """Tell whether a sample's next name exists; what it assigns to may well be new."""
+    true = Question(case.path, case.dereference, case.dereference.name)
+    if judgements.get(true) is not Judgement.EXISTS:
+        return None
+    statement = case.before[case.before.rfind("\n") + 1 :]
+    if statement.strip() == f"{case.dereference.receiver}." and _ASSIGNED.match(text):
+        return None
+    name = first_name(text)
+    judgement = judgements[replace(true, name=name)] if name else Judgement.MISSING
+    return None if judgement is Judgement.UNKNOWN else judgement is Judgement.EXISTS
+
+
 def first_name(text: str) -> str:
-    """Return the identifier that a text begins with."""
-    match = re.match(r"\w+", text)
-    return match.group() if match else ""
+    """Return the identifier that a text begins with, if it does."""
+    match = re.match(r"[^\W\d]\w*", text)
+    return match.group() if match and not keyword.iskeyword(match.group()) else ""
 
 
 def _names(line: str) -> list[str]:
     return re.findall(r"[^\W\d]\w*", line)
 
 
-def _analysed(case: Case, text: str) -> tuple[bool, bool | None]:
-    """Tell whether the file with a sample parses, and whether what the sample names is."""
+def _shared(true: Sequence[str], own: Sequence[str]) -> float:
+    """Return how much of the true names another text begins with."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(true, own, strict=False))
+    return sum(1 for _ in same) / len(true)
+
+
+def _analysed(case: Case, text: str) -> tuple[bool, bool]:
+    """Tell whether the file with a sample parses, and then names only what is defined."""
     try:
         tree = ast.parse(case.before + text + "\n" + case.after)
     except (SyntaxError, ValueError):
-        return False, None
+        return False, False
     first = case.before.count("\n") + 1
     lines = range(first, first + text.count("\n") + 1)
     undefined = (
