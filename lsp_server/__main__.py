@@ -6,6 +6,7 @@ line on standard error: status 1 where something failed, 2 where the usage was w
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from lsp_server import commands, model_commands
 from lsp_server.errors import ServingError
+from model_eval.errors import EvaluationError
 from model_export.errors import ExportError
 
 
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (ServingError, ExportError) as error:
+    except (ServingError, ExportError, EvaluationError) as error:
         print(f"codegen-lsp: {error}", file=sys.stderr)  # noqa: T201  See above.
         return 1
     except BrokenPipeError:
@@ -137,6 +139,35 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--output", type=Path, metavar="DIR", help="where plots go; default: the user's cache"
     )
+
+    evaluation = _command(
+        subparsers, "eval", commands.evaluate, "measure the quality of what is written"
+    )
+    evaluation.add_argument(
+        "evaluation",
+        choices=("steering",),
+        help="what names that are known to exist change in what is sampled",
+    )
+    _add_model(evaluation)
+    evaluation.add_argument(
+        "--packages",
+        type=_pinned,
+        nargs="+",
+        metavar="P==V",
+        help="of PyPI; default: ten that the embedded model was not trained on",
+    )
+    evaluation.add_argument("--samples", type=_whole_number(1, 1000), metavar="N")
+    evaluation.add_argument(
+        "--cases", type=_whole_number(1), metavar="N", help="of each package"
+    )
+    evaluation.add_argument("--quick", action="store_true", help="a few minutes")
+    evaluation.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="a run that was broken off goes on here; default: in the user's cache",
+    )
+    _add_json(evaluation)
     return parser
 
 
@@ -176,6 +207,12 @@ def _add_offline(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _pinned(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[\w.+!]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no PACKAGE==VERSION")
+    return text
 
 
 def _whole_number(at_least: int, at_most: int = 1 << 31) -> Callable[[str], int]:

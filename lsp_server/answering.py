@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lsp_server.answers import Answer
@@ -18,8 +18,9 @@ from lsp_server.model_host import ModelHost
 from lsp_server.pending_checks import Checker, PendingChecks
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import split_lines
+from lsp_server.repair import kept_text, rank
 from lsp_server.settings import Settings
-from lsp_server.verdict import UNCHECKED, CheckRequest, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 
 _OFF_MARK = re.compile(r"(?:#|//|/\*|--|;)\s*codegen:\s*off\b")
 _N_MARK_LINES = 5
@@ -106,7 +107,7 @@ class Answering:
         hides_flagged = not request.is_invoked and self._keeper.settings.flagged == "hide"
         shown = [
             answer
-            for answer in sorted(answers, key=_is_flagged)
+            for answer in _distinct(sorted(answers, key=_rank))
             if not (hides_flagged and _is_flagged(answer))
         ]
         if answers:
@@ -189,14 +190,31 @@ class Answering:
         if not deadline_s or snapshot.language_id != "python" or not candidates:
             return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
         requests = [
-            self._keeper.check_request(snapshot, candidate.insert_text)
+            replace(
+                self._keeper.check_request(snapshot, candidate.insert_text),
+                cut=Cut.OUTER if candidate.rule is Rule.TURN else Cut.ANYWHERE,
+            )
             for candidate in candidates
         ]
         verdicts = await self._checks.verdicts(requests, deadline_s, outdated)
         return [
-            Answer(snapshot, candidate, verdict)
+            Answer(snapshot, _repaired(candidate, verdict), verdict)
             for candidate, verdict in zip(candidates, verdicts, strict=True)
         ]
+
+
+def _repaired(candidate: Candidate, verdict: Verdict | None) -> Candidate:
+    return replace(candidate, insert_text=kept_text(candidate.insert_text, verdict))
+
+
+def _rank(answer: Answer) -> tuple[int, float]:
+    return rank(answer.verdict, answer.candidate.mean_log_probability)
+
+
+def _distinct(answers: list[Answer]) -> list[Answer]:
+    """Return the answers without those that add nothing to one before them."""
+    texts = [answer.candidate.insert_text for answer in answers]
+    return [answer for index, answer in enumerate(answers) if texts[index] not in texts[:index]]
 
 
 def _verdict_of(answer: Answer) -> str:

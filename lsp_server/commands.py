@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Model, prompt_perplexity
+from lsp_server.completion import Candidate, Model, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ModelNotFoundError, ServingError
 from lsp_server.limited_run import run_limited
 from lsp_server.model_commands import fetched, pulled
 from lsp_server.models import EMBEDDED_MODEL, TINY, export_folder
-from lsp_server.plan import Snapshot
+from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
+from lsp_server.repair import kept_text, rank
 from lsp_server.settings import Settings
 from lsp_server.synthesis import WrittenTurn
 from lsp_server.synthesis import synthesize as synthesize_text
 from lsp_server.terminal import print_json, progress_bar
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 from model_export.errors import DownloadError, NoRoomError
 
 Command = Callable[[argparse.Namespace], int]
@@ -150,15 +151,14 @@ def complete(options: argparse.Namespace) -> int:
         # The check knows Python only.
         is_python = snapshot.language_id == "python"
         pairs = [
-            (c, check(_request(path, snapshot, c.insert_text)) if is_python else UNCHECKED)
+            (c, check(_request(path, snapshot, c)) if is_python else UNCHECKED)
             for c in completion.candidates
         ]
         finished = time.perf_counter()
-    # Python's sort is stable, so the order stays but for flagged ones, which go last.
-    pairs.sort(key=lambda pair: pair[1].verdict == "flagged")
+    pairs.sort(key=lambda pair: rank(pair[1], pair[0].mean_log_probability))
     if not options.json:
         for candidate, verdict in pairs:
-            print(candidate.insert_text)
+            print(kept_text(candidate.insert_text, verdict))
             _print_verdict(verdict)
         if not pairs:
             print(f"no completion: {completion.silence}", file=sys.stderr)
@@ -170,7 +170,7 @@ def complete(options: argparse.Namespace) -> int:
             "model": model.name,
             "items": [
                 {
-                    "insertText": candidate.insert_text,
+                    "insertText": kept_text(candidate.insert_text, verdict),
                     "range": {"start": cursor, "end": cursor},
                     "check": asdict(verdict),
                 }
@@ -304,6 +304,21 @@ def bench(options: argparse.Namespace) -> int:
     return status
 
 
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure the quality of what is written, with libraries that nothing else needs."""
+    try:
+        for library in ("matplotlib", "mypy"):
+            import_module(library)
+    except ImportError as error:
+        raise ServingError(
+            f"{error}; install what evaluations need with "
+            "`python -m pip install 'codegen-lsp[eval]'`"
+        ) from error
+    module = import_module("model_eval.commands")
+    status: int = getattr(module, options.evaluation)(options)
+    return status
+
+
 def _open(name: str | None) -> Model:
     from lsp_server.loading import load_model
 
@@ -329,14 +344,15 @@ def _awaited(future: "Future[Verdict]") -> Verdict:
         return UNCHECKED
 
 
-def _request(path: Path, snapshot: Snapshot, insert_text: str) -> CheckRequest:
+def _request(path: Path, snapshot: Snapshot, candidate: Candidate) -> CheckRequest:
     absolute = path.absolute()
     return CheckRequest(
         snapshot.text,
         snapshot.offset,
-        insert_text,
+        candidate.insert_text,
         path=str(absolute),
         project=str(absolute.parent),
+        cut=Cut.OUTER if candidate.rule is Rule.TURN else Cut.ANYWHERE,
     )
 
 

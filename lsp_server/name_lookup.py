@@ -20,8 +20,10 @@ _Leaf = Any
 
 _HOOKS = frozenset({"__getattr__", "__getattribute__"})
 _SETS_ANY = re.compile(
-    r"\bsetattr\(\s*(?:self|cls)\b|\b(?:self|cls)\.__dict__\b|\bvars\((?:self|cls)\)"
+    r"\bsetattr\(\s*(?:self|cls)\b|\bvars\((?:self|cls)\)"
+    r"|\b(?:self|cls)\.__dict__\b(?!\.(?:copy|get|items|keys|values)\()"
 )
+_WORD = re.compile(r"\w+")
 _BY_NAME = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
 
 
@@ -29,8 +31,8 @@ def known_names(request: NamesRequest) -> KnownNames | None:
     """Return all names that can come at a place, None where they are not certain.
 
     They are certain where everything that the object may be is a module, a class or an
-    instance whose bases are all known, and without a hook for other names. May raise
-    whatever jedi raises.
+    instance whose bases are all known, and without a hook for other names; and where a
+    class uses nothing of its own that is not known. May raise whatever jedi raises.
     """
     script = open_script(request.text, request.path, request.project)
     place = _place(request.text, request.offset)
@@ -50,17 +52,21 @@ def known_names(request: NamesRequest) -> KnownNames | None:
         values = {v for name in script.infer(*leaf.end_pos) for v in name._name.infer()}
     else:
         values = set(infer_call_of_leaf(context, leaf))
-    values = {value for value in values if value.py__name__() != "NoneType"} or values
+    # What is None now is to become something else.
+    values = {value for value in values if value.py__name__() != "NoneType"}
     receivers, names = set(), set()
     for value in values:
         receiver = _receiver(value, leaf, request)
-        if receiver is None or not _is_closed(value):
+        if receiver is None or not is_closed(value):
+            return None
+        own = names_of(value, scope)
+        begun = _WORD.match(request.text, request.offset)
+        # What is being written may be wrong.
+        used = _used_by(value) - {begun[0] if begun else ""}
+        if not value.is_module() and not (_is_whole(own) and used <= own):
             return None
         receivers.add(receiver)
-        for known in {value, *convert_values([value])}:
-            own = {"origin_scope": scope} if scope is not None else {}
-            for found in known.get_filters(**own):
-                names |= {name.string_name for name in found.values()}
+        names |= own
     return KnownNames(tuple(sorted(names)), tuple(sorted(receivers))) if names else None
 
 
@@ -103,20 +109,67 @@ def _is_of_project(path: Path, request: NamesRequest) -> bool:
     )
 
 
-def _is_closed(value: _Value) -> bool:
+def _is_whole(names: set[str]) -> bool:
+    """Tell whether an object's names include what all have, and something of its own."""
+    return "__class__" in names and any(not name.startswith("__") for name in names)
+
+
+def _used_by(value: _Value) -> set[str]:
+    """Return the names that an object's class and its bases use of themselves.
+
+    A mixin uses names that only other classes give.
+    """
+    if value.is_module():
+        return set()
+    is_class = value.is_class()
+    cls = value if is_class else value.py__class__()
+    words = ("cls",) if is_class else ("self", "cls")
+    used: set[str] = set()
+    for base in cls.py__mro__():
+        if not base.is_compiled() and base.tree_node.type == "classdef":
+            found = base.tree_node.get_root_node().get_used_names()
+            for leaf in (leaf for word in words for leaf in found.get(word, ())):
+                dot = leaf.get_next_leaf()
+                name = dot and dot.get_next_leaf()
+                is_inside = base.tree_node.start_pos <= leaf.start_pos < base.tree_node.end_pos
+                if is_inside and name and dot.value == "." and name.type == "name":
+                    used.add(name.value)
+    return {name for name in used if not name.startswith("__")}
+
+
+def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
+    """Return what a value is known to have, seen from a scope of the syntax tree."""
+    own = {"origin_scope": scope} if scope is not None else {}
+    return {
+        name.string_name
+        for known in (value, *convert_values([value]))
+        for found in known.get_filters(**own)
+        for name in found.values()
+    }
+
+
+def is_closed(value: _Value) -> bool:
     """Tell whether nothing but its known code gives a value its names."""
     if value.is_module():
         found = {name.string_name for f in value.get_filters() for name in f.values()}
         return "__getattr__" not in found
     cls = value if value.is_class() else value.py__class__()
-    for base in cls.py__mro__():
+    bases = list(cls.py__mro__())
+    if all(base.py__name__() != "object" for base in bases):
+        return False
+    for base in bases:
         if base.is_compiled() or base.tree_node.type != "classdef":
             continue
-        # A base that is not found is left out of the order.
-        if any(not known.infer() for known in base.py__bases__()):
+        # A base that is not found is left out of the order; stubs leave none out.
+        is_stub = cls.get_root_context().is_stub()
+        if not is_stub and any(not known.infer() for known in base.py__bases__()):
             return False
         is_object = base.py__name__() == "object"
-        own = {function.name.value for function in base.tree_node.iter_funcdefs()}
-        if (own & _HOOKS and not is_object) or _SETS_ANY.search(base.tree_node.get_code()):
+        functions = {f.name.value: f for f in base.tree_node.iter_funcdefs()}
+        code = base.tree_node.get_code()
+        if "__setstate__" in functions:
+            # It gives back what was there before.
+            code = code.replace(functions["__setstate__"].get_code(), "")
+        if (functions.keys() & _HOOKS and not is_object) or _SETS_ANY.search(code):
             return False
     return True

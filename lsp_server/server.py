@@ -276,6 +276,7 @@ class CompletionServer(LanguageServer):
             insert_text,
             path=path,
             project=str(project) if project else None,
+            off=tuple(kind for kind, is_on in self.settings.checks.items() if not is_on),
         )
 
     def tell_model_failed(self, error: Exception) -> None:

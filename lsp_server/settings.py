@@ -112,6 +112,13 @@ class Settings:
         "whether shown and accepted completions are counted, on this machine only, for "
         "`codegen-lsp doctor`",
     )
+    checks: Mapping[str, bool] = _setting(
+        "checks",
+        {},
+        Mapping,
+        "kinds of problems with false where they are not looked for: syntax, undefined-name, "
+        "unresolved-import, unknown-attribute, wrong-argument",
+    )
 
 
 def read_settings(

@@ -6,6 +6,8 @@ neither the analyser nor the model.
 """
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
@@ -37,11 +39,45 @@ _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INST
 """What code gives new attributes by assigning to them."""
 
 
+_REMEMBERED = 64
+
+Ask = Callable[[NamesRequest], "Future[KnownNames | None]"]
+
+
+class NameMemory:
+    """Remembers answers, so that typing on in one place asks nothing; safe from any thread.
+
+    What stands after the place on its line is what is being written, and changes no answer.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        """Take whom to ask."""
+        self._ask = ask
+        self._answers: OrderedDict[object, Future[KnownNames | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ask(self, request: NamesRequest) -> "Future[KnownNames | None]":
+        """Return the answer that is there or on its way, or ask."""
+        line_end = request.text.find("\n", request.offset)
+        after = request.text[line_end:] if line_end >= 0 else ""
+        # Hashes, because texts are long.
+        texts = hash(request.text[: request.offset]), hash(after)
+        key = (texts, request.kind, request.path, request.project)
+        with self._lock:
+            answer = self._answers.pop(key, None)
+            if answer is None or answer.cancelled():
+                answer = self._ask(request)
+            self._answers[key] = answer
+            if len(self._answers) > _REMEMBERED:
+                self._answers.popitem(last=False)
+        return answer
+
+
 @dataclass(frozen=True)
 class NameSource:
     """Who knows names, for which file, and how long each answer is waited for."""
 
-    ask: "Callable[[NamesRequest], Future[KnownNames | None]]"
+    ask: Ask
     path: str | None = None
     project: str | None = None
     deadline_s: float = 0.06
@@ -121,6 +157,7 @@ class Steering:
         self._size = size
         self._statement = before[_statement_start(before) :]
         self._answers: dict[int, Future[KnownNames | None]] = {}
+        self._is_slow = False
 
     def look(self, written: str) -> None:
         """Ask for the names at the end of what is written, so that the answer is on its way."""
@@ -133,12 +170,12 @@ class Steering:
         if place is None:
             return None
         answer = self._answer(written, place)
-        # An argument that has no keyword is worth no wait.
-        deadline_s = 0.0 if place.kind is NameKind.KEYWORD else self._source.deadline_s
+        # An argument that has no keyword is worth no wait, and a slow analyser only one.
+        is_awaited = place.kind is not NameKind.KEYWORD and not self._is_slow
         try:
-            known = answer.result(deadline_s)
+            known = answer.result(self._source.deadline_s if is_awaited else 0.0)
         except (TimeoutError, CancelledError):
-            # Nobody asks again in this place, so that a slow answer is waited for once.
+            self._is_slow |= is_awaited
             answer.cancel()
             return None
         if known is None or (place.may_be_new and _STORED & set(known.receivers)):

@@ -5,13 +5,14 @@ This is CodeGen's multi-turn synthesis with the file as its history.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lsp_server.completion import Completion, Model, complete, line_end_of
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import position_at, split_lines
+from lsp_server.repair import kept_text
 from lsp_server.turns import Turn, read_turns
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 
 Check = Callable[[CheckRequest], Verdict]
 
@@ -81,7 +82,9 @@ def synthesize(
         program = next(iter(programs_of(completion)), "")
         verdict = UNCHECKED
         if program:
-            verdict = check(CheckRequest(snapshot.text, snapshot.offset, program, path=path))
+            request = CheckRequest(snapshot.text, snapshot.offset, program, path=path)
+            verdict = check(replace(request, cut=Cut.OUTER))
+            program = kept_text(program, verdict)
         if program and verdict.verdict is not VerdictKind.FLAGGED:
             text = opening.written(program)
             # What was just written is not stale.

@@ -23,15 +23,20 @@ ORDER = {
         "acceptance",
         "scheduler", "power", "environment", "documents", "python_lines",
         "language_lines", "truncation",
-        "turns", "plan", "repetition", "known_names", "steering", "prompt", "infill",
+        "turns", "plan", "repair", "repetition", "known_names", "steering", "prompt", "infill",
         "drafting", "completion",
         "answers", "synthesis", "staleness", "tokenizer", "session", "engine", "terminal",
         "models",
-        "kv_calibration", "loading", "local_models", "jedi_script", "check", "name_lookup",
-        "check_worker",
+        "kv_calibration", "loading", "local_models", "jedi_script", "name_lookup",
+        "check_buffer", "check_names", "check_certainty", "check_attributes", "check_calls",
+        "check", "check_worker",
         "pending_checks", "doctor", "server_log", "model_host", "answering", "protocol",
         "turn_actions", "server",
         "model_commands", "limited_run", "commands", "__main__",
+    ],
+    "model_eval": [
+        "__init__", "errors", "scores", "dereferences", "judge", "packages", "records",
+        "steering", "report", "plots", "commands",
     ],
 }  # fmt: skip
 
@@ -40,14 +45,32 @@ ONLY = {
     "cattrs": {"lsp_server.check_worker", "lsp_server.kv_calibration", "model_export.manifest"},
     "gguf": {"model_export.gguf_file"},
     "huggingface_hub": {"model_export.hub"},
-    "jedi": {"lsp_server.check", "lsp_server.jedi_script", "lsp_server.name_lookup"},
+    "jedi": {
+        "lsp_server.check",
+        "lsp_server.check_attributes",
+        "lsp_server.check_calls",
+        "lsp_server.check_certainty",
+        "lsp_server.check_names",
+        "lsp_server.jedi_script",
+        "lsp_server.name_lookup",
+    },
     "lsprotocol": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
     "onnxruntime": {"lsp_server.session", "model_export.reference"},
     "optimum": {"model_export.reference"},
-    "parso": {"lsp_server.check"},
-    "platformdirs": {"lsp_server.acceptance", "lsp_server.models"},
+    "parso": {
+        "lsp_server.check",
+        "lsp_server.check_attributes",
+        "lsp_server.check_certainty",
+    },
+    "matplotlib": {"model_eval.plots"},
+    "platformdirs": {
+        "lsp_server.acceptance",
+        "lsp_server.models",
+        "model_eval.commands",
+        "model_eval.packages",
+    },
     "psutil": {
         "lsp_server.doctor",
         "lsp_server.engine",
@@ -56,7 +79,7 @@ ONLY = {
         "model_export.exporting",
         "model_export.pypi",
     },
-    "pyflakes": {"lsp_server.check"},
+    "pyflakes": {"lsp_server.check_names", "model_eval.steering"},
     "pygments": {"lsp_server.language_lines"},
     "pygls": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
     "rich": {"lsp_server.terminal"},
@@ -119,6 +142,14 @@ def test_serving_knows_the_manifest_and_little_more_of_export() -> None:
         if name.startswith("lsp_server"):
             crossing = {i for i in imports if i.startswith("model_export")}
             assert all(i.startswith(allowed) for i in crossing), name
+
+
+def test_neither_exporting_nor_serving_needs_the_evaluation() -> None:
+    """The command line knows its errors; what is heavy comes when it is asked for."""
+    for name, imports in MODULES.items():
+        if not name.startswith("model_eval"):
+            crossing = {i for i in imports if i.startswith("model_eval")}
+            assert crossing <= {"model_eval.errors.EvaluationError"}, name
 
 
 def test_one_module_of_serving_downloads() -> None:

@@ -18,7 +18,7 @@ _CANARY = "canary_7f3a"
 
 
 async def test_nothing_of_a_hostile_folder_runs(tmp_path: Path) -> None:
-    """Opening, completing and checking in a folder runs none of its files."""
+    """Opening, completing, steering and checking in a folder runs none of its files."""
     mark = tmp_path / "mark"
     folder = tmp_path / "project"
     leave_mark = f"open({str(mark)!r}, 'a').write(__name__)\n"
@@ -26,7 +26,13 @@ async def test_nothing_of_a_hostile_folder_runs(tmp_path: Path) -> None:
     packages.mkdir(parents=True)
     (folder / ".venv/pyvenv.cfg").write_text("home = /nowhere\n")
     (packages / "evil.pth").write_text(f"import sys; {leave_mark}")
-    for name in ("sitecustomize", "usercustomize", "jedi", "lsp_server", "onnxruntime", "json"):
+    (folder / ".vscode").mkdir()
+    settings = {"python.defaultInterpreterPath": "${workspaceFolder}/.venv/bin/python"}
+    (folder / ".vscode/settings.json").write_text(json.dumps(settings))
+    for name in (
+        *("sitecustomize", "usercustomize", "conftest", "evil"),
+        *("jedi", "lsp_server", "onnxruntime", "json"),
+    ):
         (folder / f"{name}.py").write_text(leave_mark)
         (packages / f"{name}.py").write_text(leave_mark)
     interpreter = folder / ".venv/bin/python"
@@ -38,8 +44,8 @@ async def test_nothing_of_a_hostile_folder_runs(tmp_path: Path) -> None:
     uri = (folder / "a.py").as_uri()
     async with connected(command, folder=folder, cwd=folder, options=options) as client:
         await client.status("ready")
-        client.open("from evil import x\nimport sitecustomize\nimport o", uri=uri)
-        await client.items(2, 8, uri=uri)
+        client.open("import evil, conftest\nimport sitecustomize\nevil.conftest.", uri=uri)
+        await client.items(2, 14, uri=uri)
     assert not mark.exists()
 
 

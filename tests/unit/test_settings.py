@@ -32,6 +32,7 @@ KEYS = (
     "flagged",
     "languages",
     "statistics",
+    "checks",
 )
 
 
@@ -52,9 +53,13 @@ def test_all_settings_are_read() -> None:
         "flagged": "last",
         "languages": {"c": False},
         "statistics": False,
+        "checks": {"syntax": False},
     }
     expected = Settings(
-        "m", "cpu", 1, "int8", 9, 0, 90, 80, 7, 1, 0, "last", {"c": False}, False
+        *("m", "cpu", 1, "int8", 9, 0, 90, 80, 7, 1, 0, "last"),
+        languages={"c": False},
+        statistics=False,
+        checks={"syntax": False},
     )
     assert read_settings(values) == (expected, [])
 

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
-from lsp_server.steering import NamePlace, NameSource, Steering, find_name_place
+from lsp_server.steering import (
+    NameMemory,
+    NamePlace,
+    NameSource,
+    Steering,
+    find_name_place,
+)
 from lsp_server.vocabulary import Vocabulary
 
 ATTRIBUTE, IMPORT, KEYWORD = NameKind.ATTRIBUTE, NameKind.IMPORT, NameKind.KEYWORD
@@ -185,3 +191,71 @@ def test_any_text_has_places_within_it(before: str, written: str) -> None:
     place = find_name_place(before + written)
     assert place is None or isinstance(place, NamePlace)
     assert place is None or (before + written).endswith(place.begun)
+
+
+def test_typing_on_in_one_place_asks_nothing_anew() -> None:
+    """The next keystroke after a dot has the answer of the one before."""
+    analyser = Analyser(KnownNames(("append",), (Receiver.INSTANCE,)))
+    memory = NameMemory(analyser.ask)
+    for line in ("x.", "x.a", "x.ap", "x.append()"):
+        request = NamesRequest(f"import x\n{line}\nafter", len("import x\nx."))
+        assert memory.ask(request).result(0) == analyser.known
+    assert len(analyser.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        NamesRequest("y.\nafter", 2),
+        NamesRequest("x.\nbefore", 2),
+        NamesRequest("x.\nafter", 1),
+        NamesRequest("x.\nafter", 2, IMPORT),
+        NamesRequest("x.\nafter", 2, path="other.py"),
+    ],
+)
+def test_another_place_is_asked_about(other: NamesRequest) -> None:
+    """An answer is for its text, its place and its file."""
+    analyser = Analyser(None)
+    memory = NameMemory(analyser.ask)
+    memory.ask(NamesRequest("x.\nafter", 2))
+    memory.ask(other)
+    assert len(analyser.requests) == 2
+
+
+def test_what_was_given_up_is_asked_again() -> None:
+    """An answer that was too late for one keystroke is not lost to the next."""
+    asked: list[Future[KnownNames | None]] = []
+
+    def ask(_request: NamesRequest) -> "Future[KnownNames | None]":
+        asked.append(Future())
+        return asked[-1]
+
+    memory = NameMemory(ask)
+    request = NamesRequest("x.", 2)
+    memory.ask(request).cancel()
+    assert memory.ask(request) is memory.ask(request) is asked[1]
+
+
+def test_not_everything_is_remembered() -> None:
+    """A long session does not fill the memory."""
+    analyser = Analyser(None)
+    memory = NameMemory(analyser.ask)
+    for offset in (*range(100), 0, 99):
+        memory.ask(NamesRequest("x" * 100, offset))
+    assert len(analyser.requests) == 101
+
+
+def test_a_slow_analyser_is_waited_for_once() -> None:
+    """Neither the next token nor the next name waits for one that was late."""
+    deadlines: list[float | None] = []
+
+    class Slow(Future[KnownNames | None]):
+        def result(self, timeout: float | None = None) -> KnownNames | None:
+            deadlines.append(timeout)
+            raise TimeoutError
+
+    slow = Slow()
+    slow.set_running_or_notify_cancel()
+    late = Steering(NameSource(lambda _request: slow, deadline_s=1.0), "x.", "", VOCABULARY, 1)
+    assert late.allowed("") is late.allowed("ap") is late.allowed("append(y.") is None
+    assert deadlines == [1.0, 0.0, 0.0]

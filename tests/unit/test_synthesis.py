@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lsp_server.synthesis import WrittenTurn, synthesize
 from lsp_server.turns import read_turns
-from lsp_server.verdict import UNCHECKED, CheckRequest, Problem, Verdict, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Problem, Verdict, VerdictKind
 from tests.fakes import Script, ScriptedEngine, fake_model
 
 
@@ -121,6 +121,17 @@ def test_a_flagged_program_is_shown_and_not_built_upon(
     old = "" if stale_from is None else "x\n"
     assert turns[2].text == f"# a\na = 1\n\n# b\n{old}\n# c\nc = 1\n"
     assert not any("b = 1" in prompt for prompt in prompts)
+
+
+def test_of_a_repaired_program_what_holds_is_written() -> None:
+    """A program may be cut between its outer statements, and is built upon as it is left."""
+    repaired = Verdict(VerdictKind.REPAIRED, (Problem(1, 0, "syntax", "bad"),), n_kept=1)
+
+    def check(request: CheckRequest) -> Verdict:
+        return repaired if request.cut is Cut.OUTER else UNCHECKED
+
+    turns, _ = synthesized("# a\n", named, check=check)
+    assert [(turn.program, turn.text) for turn in turns] == [("a", "# a\na\n")]
 
 
 @pytest.mark.parametrize("text", ["# a", "# a\n\n\n\n# b\r\n", "def f():\n    # a\nx\n"])
