@@ -30,6 +30,7 @@ from lsp_server.verdict import (
 
 # CPython's PyCF_ALLOW_INCOMPLETE_INPUT, which its own codeop uses.
 _ALLOW_INCOMPLETE_INPUT = 0x4000
+_IPYTHON_NAMES = ("display", "get_ipython", "In", "Out", "_", "__", "___", "_dh", "_ih", "_oh")
 
 # jedi would import these packages for real to look at them.
 jedi.settings.auto_import_modules = []
@@ -87,6 +88,8 @@ class _Inserted:
         # A stub may use names before it defines them.
         self.may_define_later = (request.path or "").endswith(".pyi")
         """Whether the text after the new one may define its names."""
+        self.builtins = _IPYTHON_NAMES if (request.path or "").endswith(".ipynb") else None
+        """Names that are there and that nobody defines."""
         ends = [match.end() for match in LINE_END.finditer(self.text)]
         self._line_starts = [0, *ends]
 
@@ -163,7 +166,7 @@ def _undefined_names(
     """Return one problem for each undefined name, and whether every name could be judged."""
     problems: dict[str, Problem] = {}
     all_known = True
-    for message in pyflakes_checker.Checker(tree).messages:
+    for message in pyflakes_checker.Checker(tree, builtins=inserted.builtins).messages:
         offset = inserted.offset(message.lineno, message.col)
         if not inserted.is_new(offset):
             continue

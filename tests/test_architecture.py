@@ -20,16 +20,14 @@ ORDER = {
     ],
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
-        "acceptance",
-        "scheduler", "power", "environment", "documents", "python_lines",
-        "language_lines", "truncation",
-        "turns", "plan", "repetition", "prompt", "infill", "drafting", "completion",
-        "answers", "synthesis", "staleness", "tokenizer", "session", "engine", "terminal",
-        "models",
-        "kv_calibration", "loading", "local_models", "check", "check_worker",
-        "pending_checks", "doctor", "server_log", "model_host", "answering", "protocol",
-        "turn_actions", "server",
-        "model_commands", "limited_run", "commands", "__main__",
+        "acceptance", "scheduler", "power", "environment", "documents", "python_lines",
+        "language_lines", "truncation", "turns", "notebooks", "packing", "plan", "repetition",
+        "prompt", "infill", "drafting", "completion", "confidence", "answers", "synthesis",
+        "staleness", "tokenizer", "session", "engine", "terminal", "models", "kv_calibration",
+        "loading", "local_models", "check", "check_worker", "pending_checks", "doctor",
+        "server_log", "message_input", "client_process", "model_host", "answering",
+        "protocol", "turn_actions", "turn_hints", "server", "model_commands", "limited_run",
+        "commands", "__main__",
     ],
 }  # fmt: skip
 
@@ -39,7 +37,12 @@ ONLY = {
     "gguf": {"model_export.gguf_file"},
     "huggingface_hub": {"model_export.hub"},
     "jedi": {"lsp_server.check"},
-    "lsprotocol": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
+    "lsprotocol": {
+        "lsp_server.protocol",
+        "lsp_server.server",
+        "lsp_server.turn_actions",
+        "lsp_server.turn_hints",
+    },
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
     "onnxruntime": {"lsp_server.session", "model_export.reference"},
@@ -47,6 +50,7 @@ ONLY = {
     "parso": {"lsp_server.check"},
     "platformdirs": {"lsp_server.acceptance", "lsp_server.models"},
     "psutil": {
+        "lsp_server.client_process",
         "lsp_server.doctor",
         "lsp_server.engine",
         "lsp_server.loading",
@@ -56,7 +60,12 @@ ONLY = {
     },
     "pyflakes": {"lsp_server.check"},
     "pygments": {"lsp_server.language_lines"},
-    "pygls": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
+    "pygls": {
+        "lsp_server.protocol",
+        "lsp_server.server",
+        "lsp_server.turn_actions",
+        "lsp_server.turn_hints",
+    },
     "rich": {"lsp_server.terminal"},
     "safetensors": {"model_export.checkpoint"},
     "tokenizers": {
@@ -175,10 +184,12 @@ def test_the_changelog_speaks_of_this_version() -> None:
 
 
 def test_every_module_and_test_that_the_documents_name_exists() -> None:
-    """ARCHITECTURE.md and CONTRIBUTING.md are true of the files as they are."""
-    for document in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
+    """ARCHITECTURE.md and the other documents are true of the files as they are."""
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        text = document.read_text(encoding="utf-8")
         for word in text.replace("`", " ").replace("(", " ").replace(")", " ").split():
-            path = word.rstrip(".,;:").partition("::")[0]
+            path, _, test = word.rstrip(".,;:").partition("::")
             if path.endswith(".py") and "/" in path:
-                assert (ROOT / path).is_file(), f"{document} names {path}"
+                assert (ROOT / path).is_file(), f"{document.name} names {path}"
+                functions = (ROOT / path).read_text(encoding="utf-8")
+                assert not test or f"def {test}(" in functions, f"{document.name} names {word}"

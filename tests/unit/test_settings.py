@@ -30,7 +30,12 @@ KEYS = (
     "candidates",
     "checkDeadlineMs",
     "flagged",
+    "suggest",
     "languages",
+    "lines",
+    "openFiles",
+    "inComments",
+    "hints",
     "statistics",
 )
 
@@ -50,11 +55,34 @@ def test_all_settings_are_read() -> None:
         "candidates": 1,
         "checkDeadlineMs": 0,
         "flagged": "last",
+        "suggest": "quiet",
         "languages": {"c": False},
+        "lines": "single",
+        "openFiles": True,
+        "inComments": True,
+        "hints": True,
         "statistics": False,
     }
     expected = Settings(
-        "m", "cpu", 1, "int8", 9, 0, 90, 80, 7, 1, 0, "last", {"c": False}, False
+        "m",
+        "cpu",
+        1,
+        "int8",
+        9,
+        0,
+        90,
+        80,
+        7,
+        1,
+        0,
+        "last",
+        "quiet",
+        {"c": False},
+        "single",
+        True,
+        True,
+        True,
+        False,
     )
     assert read_settings(values) == (expected, [])
 
@@ -75,6 +103,7 @@ def test_all_settings_are_read() -> None:
         ("candidates", True, "a whole number from 1 to 10"),
         ("checkDeadlineMs", -1, "a whole number from 0 to 10000"),
         ("flagged", "show", "hide or last"),
+        ("suggest", "never", "quiet or balanced or eager"),
         ("languages", ["c"], "an object of true and false"),
         ("languages", {"c": "off"}, "an object of true and false"),
         ("statistics", 0, "true or false"),
