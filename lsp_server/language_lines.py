@@ -54,6 +54,8 @@ class _Bracket(NamedTuple):
     is_data: bool
     """Whether lines inside it belong to a statement, and are none themselves."""
     n_line: int
+    n_data: int
+    """How many hold data, of it and those around it."""
 
 
 def is_read(language_id: str) -> bool:
@@ -88,7 +90,7 @@ def scan(text: str, language_id: str) -> Scan:
     for number, (line_end, next_start) in enumerate([*ends, (len(text), len(text))]):
         raw = text[start:line_end]
         came_from = closer
-        if not (closer or joins or True in [is_data for _, is_data, _ in brackets]):
+        if not (closer or joins or _n_data(brackets)):
             outside.append(start)
         code = _after(raw, closer, lexer) if closer else _code(raw, lexer)
         indent, content, marks, closer, place = code
@@ -122,7 +124,7 @@ def balance_of(content: str) -> int:
 
 def _count(brackets: list[_Bracket], mark: str, is_data: bool, n_line: int) -> None:
     if mark in "([{":
-        brackets.append(_Bracket(mark, is_data, n_line))
+        brackets.append(_Bracket(mark, is_data, n_line, _n_data(brackets) + is_data))
     elif mark == ";":
         while brackets and brackets[-1].is_data and brackets[-1].n_line < n_line:
             brackets.pop()
@@ -131,6 +133,10 @@ def _count(brackets: list[_Bracket], mark: str, is_data: bool, n_line: int) -> N
             pass
     elif brackets and brackets[-1].mark == _OPENERS[mark]:
         brackets.pop()
+
+
+def _n_data(brackets: list[_Bracket]) -> int:
+    return brackets[-1].n_data if brackets else 0
 
 
 def _begins_data(code: str, bracket: re.Match[str]) -> bool:
