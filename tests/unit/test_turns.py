@@ -602,10 +602,14 @@ def test_a_text_is_read_in_blocks_as_it_is_at_once(text: str) -> None:
             start=moved(turn.start),
             prompt_end=moved(turn.prompt_end),
             end=moved(turn.end),
-            prompt_spans=tuple((moved(a), moved(b)) for a, b in turn.prompt_spans),
+            # Where an empty line of words begins is no matter.
+            prompt_spans=tuple((moved(a), moved(b)) for a, b in turn.prompt_spans if a < b),
         )
         for turn in read_turns(text)
-    ] == list(read_turns(_without_blocks(text)))
+    ] == [
+        replace(turn, prompt_spans=tuple((a, b) for a, b in turn.prompt_spans if a < b))
+        for turn in read_turns(_without_blocks(text))
+    ]
 
 
 @given(texts_of_blocks, st.integers(0, 200))
