@@ -78,6 +78,8 @@ _READY_S = 2.0
 _REACTION_S = 0.35
 """A suggestion is read for so long before it is taken."""
 _LAST_ANSWER_S = 5.0
+SHOWING_ALL = {"suggest": "eager"}
+"""Settings with which each answer counts, however unsure the model is of it."""
 _TABLE_WIDTH = 140
 
 
@@ -457,7 +459,9 @@ async def type_at(
     with tempfile.TemporaryDirectory() as scratch:
         command = [*setup.command, f"--record={scratch}"]
         folder = files_folder()
-        async with connected(command, editor="vscode", folder=folder, cwd=root) as client:
+        async with connected(
+            command, editor="vscode", options=SHOWING_ALL, folder=folder, cwd=root
+        ) as client:
             await client.status("ready")
             for path, script in scripts.items():
                 typist = Typist(client, path.as_uri(), script)
@@ -770,16 +774,26 @@ def files_folder() -> Path:
     """Return where the packages lie that are typed, fetched once."""
     folder = cache_folder() / "held-out"
     if not all((folder / name).is_file() for name in FILES):
-        with tempfile.TemporaryDirectory() as scratch:
-            pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
-            try:
-                subprocess.run([*pip, "--dest", scratch, *_PACKAGES], check=True)
-            except subprocess.CalledProcessError as error:
-                raise ServingError(f"pip cannot fetch {' and '.join(_PACKAGES)}") from error
-            for wheel in Path(scratch).glob("*.whl"):
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(folder)
+        fetch(_PACKAGES, folder)
     return folder
+
+
+def fetch(packages: Sequence[str], folder: Path) -> None:
+    """Unpack packages into a folder; nothing of them is run.
+
+    Raises:
+        ServingError: pip cannot fetch them.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
+        only = ("--only-binary", ":all:")
+        try:
+            subprocess.run([*pip, *only, "--dest", scratch, *packages], check=True)
+        except subprocess.CalledProcessError as error:
+            raise ServingError(f"pip cannot fetch {' and '.join(packages)}") from error
+        for wheel in Path(scratch).glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
 
 
 def _larger_folder() -> Path:

@@ -294,9 +294,11 @@ class RecordedAnswers(Answers):
             alone.remember(answer)
             self._idle.append((number, alone))
 
-    def find(self, snapshot: Snapshot) -> Answer | None:
+    def find(
+        self, snapshot: Snapshot, is_wanted: Callable[[Answer], bool] = lambda _: True
+    ) -> Answer | None:
         """Find an answer; what idle work asks for itself is no use of it."""
-        found = super().find(snapshot)
+        found = super().find(snapshot, is_wanted)
         if found is not None and threading.current_thread().name != "model":
             for number, alone in self._idle:
                 if alone.find(snapshot):

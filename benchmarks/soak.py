@@ -1,10 +1,10 @@
 """Measures whether the server stays as it is: 10,000 requests, then four servers side by side.
 
 Held-out files, one of them with 20,000 lines, are typed faster than anybody types. Some
-requests are superseded, some cancelled, some waited for. Reported are the delay of the
-event loop (``soak_server.py``), memory and open files of the server's processes at the
-start, after each quarter and at the end, and whether ``codegen-lsp doctor`` lists all
-servers.
+requests are superseded, some cancelled, some waited for; code actions are asked for in
+between, as editors do wherever the cursor goes. Reported are the delay of the event loop
+(``soak_server.py``), memory and open files of the server's processes at the start, after
+each quarter and at the end, and whether ``codegen-lsp doctor`` lists all servers.
 
 Run as ``.venv/bin/codegen-lsp bench soak --quick`` after ``make test``. It fetches two
 packages from PyPI, once.
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.keystrokes import (
     FILES,
+    SHOWING_ALL,
     Tell,
     cpu_name,
     files_folder,
@@ -51,6 +52,8 @@ _WAITED_FOR = 8
 _CANCELLED = 3
 _INVOKED = 50
 """One in so many is explicit."""
+_WITH_ACTIONS = 4
+"""With one in so many the code actions of the line are asked for."""
 _SETTLING = 100
 """Requests before the first look at memory, in which caches fill."""
 _DEADLINE_S = 60.0
@@ -153,10 +156,23 @@ class Typist:
         )
         self._pending.add(pending)
         pending.add_done_callback(self._take)
+        if number % _WITH_ACTIONS == 0:
+            self._ask_for_actions(uri, place)
         if number % _WAITED_FOR == 0:
             await asyncio.wait({pending}, timeout=_DEADLINE_S)
         elif number % _CANCELLED == 0:
             self._client.lsp.cancel_request(types.CancelParams(msg_id))
+
+    def _ask_for_actions(self, uri: str, place: types.Position) -> None:
+        params = types.CodeActionParams(
+            types.TextDocumentIdentifier(uri),
+            types.Range(place, place),
+            types.CodeActionContext([]),
+        )
+        request = types.TEXT_DOCUMENT_CODE_ACTION
+        pending = asyncio.wrap_future(self._client.lsp.protocol.send_request(request, params))
+        self._pending.add(pending)
+        pending.add_done_callback(self._pending.discard)
 
     def _take(self, pending: "asyncio.Future[Any]") -> None:
         self._pending.discard(pending)
@@ -227,6 +243,7 @@ async def soak(
         async with connected(
             [*command, "codegen-lsp", "serve", *options],
             editor="vscode",
+            options=SHOWING_ALL,
             cwd=Path(__file__).parents[1],
         ) as client:
             await client.status("ready")

@@ -17,6 +17,8 @@ from lsp_server.errors import ServingError
 from model_eval.errors import EvaluationError
 from model_export.errors import ExportError
 
+_NO_NETWORK = "changes nothing: this never touches the network"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
@@ -70,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "--character", type=_whole_number(0), required=True, help="from 0, in UTF-16 units"
     )
     _add_model(complete)
+    complete.add_argument(
+        "--no-steering", action="store_true", help="let it name what does not exist, too"
+    )
     complete.add_argument("--candidates", type=_whole_number(1, 100), default=1, metavar="N")
     _add_json(complete)
 
@@ -95,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     models = _command(
         subparsers, "models", model_commands.list_models, "list the models and what is here"
     )
-    _add_offline(models)
+    _add_offline(models, _NO_NETWORK)
     _add_json(models)
     remove = _command(
         models.add_subparsers(metavar="ACTION"),
@@ -106,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     remove.add_argument("name")
-    _add_offline(remove)
+    _add_offline(remove, _NO_NETWORK)
     _add_json(remove)
 
     pull = _command(
@@ -114,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pull.add_argument("name", help="see `codegen-lsp models`; or a Hub id, a folder, a .gguf")
     _add_precision(pull)
-    _add_offline(pull)
+    _add_offline(pull, "use what was fetched before, and do not touch the network")
     _add_json(pull)
 
     demo = _command(subparsers, "demo", commands.demo, "show a multi-turn example")
@@ -127,9 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = _command(subparsers, "bench", commands.bench, "measure speed; needs a clone")
     bench.add_argument(
         "benchmark",
-        choices=("peers", "keystrokes", "soak"),
-        help="other engines on the same checkpoint, typing through the real server, or "
-        "thousands of requests",
+        choices=("peers", "keystrokes", "soak", "replay"),
+        help="other engines on the same checkpoint, typing through the real server, "
+        "thousands of requests, or what is wrong with answers in real files",
     )
     bench.add_argument("--quick", action="store_true", help="fewer rounds")
     bench.add_argument(
@@ -201,8 +206,8 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
 
 
-def _add_offline(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--offline", action="store_true", help="do not touch the network")
+def _add_offline(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--offline", action="store_true", help=help_text)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

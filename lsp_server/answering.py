@@ -13,6 +13,7 @@ from typing import Protocol
 
 from lsp_server.answers import Answer
 from lsp_server.completion import SUPERSEDED, Candidate, Completion
+from lsp_server.confidence import is_worth_showing
 from lsp_server.documents import Document
 from lsp_server.model_host import ModelHost
 from lsp_server.pending_checks import Checker, PendingChecks
@@ -24,8 +25,13 @@ from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKin
 
 _OFF_MARK = re.compile(r"(?:#|//|/\*|--|;)\s*codegen:\s*off\b")
 _N_MARK_LINES = 5
+_FIRST_LINE = re.compile(r"\s*[^\r\n]*")
+"""With the blank lines before it."""
 _CHECK_SHARE = 0.2
 """Of an automatic request's time, what is left to the check where the model needs it all."""
+_UNSURE = "its confidence is below what the setting suggest asks for"
+INVOKED_S = 30.0
+"""Who asks explicitly waits for the whole text, but for no longer than this."""
 _N_BUFFERS = 4
 _BUFFER_CHARACTERS = 1 << 14
 """So much of so many other documents is looked at for what may be repeated."""
@@ -55,12 +61,6 @@ class AnswerKeeper(Protocol):
     def check_request(self, snapshot: Snapshot, insert_text: str) -> CheckRequest:
         """Return what is to be checked of a candidate."""
 
-    def tell_model_failed(self, error: Exception) -> None:
-        """Hear of an engine that raised."""
-
-    def tell_model_answered(self) -> None:
-        """Hear of an engine that did not."""
-
 
 class Answering:
     """The requests that are being answered, and why the last answers were empty."""
@@ -84,6 +84,11 @@ class Answering:
         self.outdate(uri)
         self._reasons.pop(uri, None)
 
+    def say_nothing(self, uri: str, reason: str) -> None:
+        """Take a request that has no answer, for a reason that holds no text."""
+        self.outdate(uri)
+        self._reasons[uri] = reason
+
     def why_empty(self, uri: str) -> str | None:
         """Return why the last answer of a document was empty, None if nothing was asked."""
         return self._reasons.get(uri)
@@ -95,7 +100,7 @@ class Answering:
         self.outdate(uri)
         if request.is_invoked or not self._keeper.host.is_writing_along(request.snapshot):
             self._keeper.host.stop(uri)
-        if reason := self._switched_off(request.snapshot):
+        if reason := switched_off(request.snapshot, self._keeper.settings):
             self._reasons[uri] = reason
             return []
         self._outdated[uri] = outdated = asyncio.Event()
@@ -110,40 +115,44 @@ class Answering:
             for answer in _distinct(sorted(answers, key=_rank))
             if not (hides_flagged and _is_flagged(answer))
         ]
+        if answers and not shown and (stays := self._shown_before(request.snapshot)):
+            # A whole that is flagged takes nothing away of the part that was not.
+            shown = [stays]
         if answers:
             self._reasons[uri] = "" if shown else _fault_of(answers[0])
+        if self._keeper.settings.lines == "single" and not request.is_invoked:
+            # The others are known, and come one by one.
+            return [_first_line_of(answer) for answer in shown]
         return shown
-
-    def _switched_off(self, snapshot: Snapshot) -> str:
-        """Return which switch keeps a document from being completed, if one does."""
-        if not self._keeper.settings.languages.get(snapshot.language_id, True):
-            return f"the setting languages turns {snapshot.language_id} off"
-        first_lines = split_lines(snapshot.text[:_BUFFER_CHARACTERS])[:_N_MARK_LINES]
-        if any(_OFF_MARK.search(line) for line in first_lines):
-            return "a comment at the top of the file says codegen: off"
-        return ""
 
     async def _answers(self, request: Request, outdated: asyncio.Event) -> list[Answer]:
         """Return checked answers: one that is known, or what the model writes."""
         snapshot, is_invoked = request.snapshot, request.is_invoked
         completion = Completion()
         settings = self._keeper.settings
-        known = None if is_invoked else self._keeper.host.answers.find(snapshot)
-        if known is not None and known.verdict is not None:
-            log.info("automatic, known rule=%s", name_of(known.candidate.rule))
-            return [known]
+        known = None if is_invoked else self._known(snapshot)
         if known is None:
             completion = await self._ask_model(request, outdated)
             _log_completion(completion, is_invoked)
             if not outdated.is_set():
                 self._reasons[snapshot.uri] = completion.silence
+        found = [known] if known else _unchecked(completion, request)
+        is_hidden = not all(map(self._is_worth_showing, found))
+        if is_hidden and not outdated.is_set():
+            self._reasons[snapshot.uri] = _UNSURE
+        if known is not None and (is_hidden or known.verdict is not None):
+            is_or_not = "hidden" if is_hidden else "known"
+            log.info("automatic, %s rule=%s", is_or_not, name_of(known.candidate.rule))
+            return [] if is_hidden else [known]
         n_models = self._keeper.host.n_models
-        candidates = (known.candidate,) if known else completion.candidates
-        answers = await self._checked(candidates, request, outdated)
+        if not is_hidden:
+            found = await self._checked(found, request, outdated)
+        answers = [] if is_hidden else found
         if self._keeper.settings != settings or self._keeper.host.n_models != n_models:
             # What is to come would be answered otherwise.
             return answers
-        for answer in reversed(answers):
+        # What is hidden too: whoever types along it is not to be shown the rest.
+        for answer in reversed(found):
             self._keeper.host.answers.remember(answer)
         shown = [answer for answer in answers if not _is_flagged(answer)]
         is_followed = shown and not is_invoked and not outdated.is_set()
@@ -151,6 +160,25 @@ class Answering:
             completion, shown[0] if is_followed else None, self._keeper.settings
         )
         return answers
+
+    def _known(self, snapshot: Snapshot) -> Answer | None:
+        """Return an answer that is known: what was shown stays, whatever came after it."""
+        answers = self._keeper.host.answers
+        return answers.find(snapshot, self._is_worth_showing) or answers.find(snapshot)
+
+    def _shown_before(self, snapshot: Snapshot) -> Answer | None:
+        """Return an answer that the check found no fault with, whatever is known since."""
+
+        def is_shown(answer: Answer) -> bool:
+            is_checked = answer.verdict is not None and not _is_flagged(answer)
+            return is_checked and self._is_worth_showing(answer)
+
+        return self._keeper.host.answers.find(snapshot, is_shown)
+
+    def _is_worth_showing(self, answer: Answer) -> bool:
+        model = self._keeper.host.model
+        name, level = model.name if model else "", self._keeper.settings.suggest
+        return answer.is_asked_for or is_worth_showing(answer.candidate, name, level)
 
     async def _ask_model(self, request: Request, outdated: asyncio.Event) -> Completion:
         snapshot, settings = request.snapshot, self._keeper.settings
@@ -164,42 +192,38 @@ class Answering:
                 outdated,
                 n_candidates=settings.candidates if request.is_invoked else 1,
                 buffers=[text[:_BUFFER_CHARACTERS] for text in reversed(others[-_N_BUFFERS:])],
-                deadline_s=None if request.is_invoked else (deadline_ms - check_ms) / 1e3,
+                deadline_s=(
+                    INVOKED_S if request.is_invoked else (deadline_ms - check_ms) / 1e3
+                ),
             )
         # An engine that fails must cost one answer and not the server.
         except Exception as error:  # noqa: BLE001
             log.error("the model failed: %s", type(error).__name__)
-            self._keeper.tell_model_failed(error)
             return Completion(silence="the model failed")
-        if completion.candidates:
-            self._keeper.tell_model_answered()
         return completion
 
     async def _checked(
-        self,
-        candidates: tuple[Candidate, ...],
-        request: Request,
-        outdated: asyncio.Event,
+        self, answers: list[Answer], request: Request, outdated: asyncio.Event
     ) -> list[Answer]:
-        """Return the candidates with the verdicts that are there by the deadline."""
+        """Return the answers with the verdicts that are there by the deadline."""
         snapshot, deadline_s = request.snapshot, self._keeper.settings.check_deadline_ms / 1e3
         if not request.is_invoked:
             whole_s = self._keeper.settings.deadline_ms / 1e3
             left_s = request.started + whole_s - time.monotonic()
             deadline_s = min(deadline_s, max(left_s, _CHECK_SHARE * whole_s))
-        if not deadline_s or snapshot.language_id != "python" or not candidates:
-            return [Answer(snapshot, candidate, UNCHECKED) for candidate in candidates]
+        if not deadline_s or snapshot.language_id != "python" or not answers:
+            return [replace(answer, verdict=UNCHECKED) for answer in answers]
         requests = [
             replace(
-                self._keeper.check_request(snapshot, candidate.insert_text),
-                cut=Cut.OUTER if candidate.rule is Rule.TURN else Cut.ANYWHERE,
+                self._keeper.check_request(snapshot, answer.candidate.insert_text),
+                cut=Cut.OUTER if answer.candidate.rule is Rule.TURN else Cut.ANYWHERE,
             )
-            for candidate in candidates
+            for answer in answers
         ]
         verdicts = await self._checks.verdicts(requests, deadline_s, outdated)
         return [
-            Answer(snapshot, _repaired(candidate, verdict), verdict)
-            for candidate, verdict in zip(candidates, verdicts, strict=True)
+            replace(answer, candidate=_repaired(answer.candidate, verdict), verdict=verdict)
+            for answer, verdict in zip(answers, verdicts, strict=True)
         ]
 
 
@@ -215,6 +239,29 @@ def _distinct(answers: list[Answer]) -> list[Answer]:
     """Return the answers without those that add nothing to one before them."""
     texts = [answer.candidate.insert_text for answer in answers]
     return [answer for index, answer in enumerate(answers) if texts[index] not in texts[:index]]
+
+
+def switched_off(snapshot: Snapshot, settings: Settings) -> str:
+    """Return which switch keeps a document from being completed, if one does."""
+    if not settings.languages.get(snapshot.language_id, True):
+        return f"the setting languages turns {snapshot.language_id} off"
+    first_lines = split_lines(snapshot.text[:_BUFFER_CHARACTERS])[:_N_MARK_LINES]
+    if any(_OFF_MARK.search(line) for line in first_lines):
+        return "a comment at the top of the file says codegen: off"
+    return ""
+
+
+def _unchecked(completion: Completion, request: Request) -> list[Answer]:
+    return [
+        Answer(request.snapshot, candidate, None, is_asked_for=request.is_invoked)
+        for candidate in completion.candidates
+    ]
+
+
+def _first_line_of(answer: Answer) -> Answer:
+    first = _FIRST_LINE.match(answer.candidate.insert_text)
+    text = first.group() if first else ""
+    return replace(answer, candidate=replace(answer.candidate, insert_text=text))
 
 
 def _verdict_of(answer: Answer) -> str:

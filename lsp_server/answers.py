@@ -5,6 +5,7 @@ continuation is written already, leads to a text for which the answer is known.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lsp_server.completion import Candidate
@@ -21,6 +22,8 @@ class Answer:
     snapshot: Snapshot
     candidate: Candidate
     verdict: Verdict | None
+    is_asked_for: bool = False
+    """Whether it was asked for explicitly, so that it is shown however unsure it is."""
 
     @property
     def accepted(self) -> Snapshot:
@@ -67,13 +70,15 @@ class Answers:
         """Forget all, because another model or setting would answer otherwise."""
         self._answers.clear()
 
-    def find(self, snapshot: Snapshot) -> Answer | None:
+    def find(
+        self, snapshot: Snapshot, is_wanted: Callable[[Answer], bool] = lambda _: True
+    ) -> Answer | None:
         """Return what is left of an answer whose beginning has been typed since."""
         for answer in reversed(tuple(self._answers)):
             rest = answer.rest(snapshot)
-            if rest.strip():
+            if rest.strip() and is_wanted(answer):
                 candidate = replace(answer.candidate, insert_text=rest)
-                return Answer(snapshot, candidate, answer.verdict)
+                return replace(answer, snapshot=snapshot, candidate=candidate)
         return None
 
     def latest(self, uri: str) -> Answer | None:

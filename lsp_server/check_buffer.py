@@ -13,6 +13,7 @@ from lsp_server.verdict import CheckRequest, Fault, Problem
 
 # CPython's PyCF_ALLOW_INCOMPLETE_INPUT, which its own codeop uses.
 _ALLOW_INCOMPLETE_INPUT = 0x4000
+_IPYTHON_NAMES = ("display", "get_ipython", "In", "Out", "_", "__", "___", "_dh", "_ih", "_oh")
 
 
 class CheckedBuffer:
@@ -28,6 +29,8 @@ class CheckedBuffer:
         # A stub may use names before it defines them.
         self.may_define_later = (request.path or "").endswith(".pyi")
         """Whether the text after the new one may define its names."""
+        self.builtins = _IPYTHON_NAMES if (request.path or "").endswith(".ipynb") else None
+        """Names that are there and that nobody defines."""
         ends = [match.end() for match in LINE_END.finditer(self.text)]
         self._line_starts = [0, *ends]
 

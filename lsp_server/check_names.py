@@ -21,7 +21,7 @@ def undefined_names(
     """Return one problem for each undefined name, and whether every name could be judged."""
     problems: dict[str, Problem] = {}
     all_known = True
-    for message in pyflakes_checker.Checker(tree).messages:
+    for message in pyflakes_checker.Checker(tree, builtins=buffer.builtins).messages:
         offset = buffer.offset(message.lineno, message.col)
         if not buffer.is_new(offset):
             continue

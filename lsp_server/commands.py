@@ -8,11 +8,12 @@ import codecs
 import difflib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,35 @@ from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Candidate, Model, prompt_perplexity
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ModelNotFoundError, ServingError
+from lsp_server.language_lines import is_read
 from lsp_server.limited_run import run_limited
 from lsp_server.model_commands import fetched, pulled
 from lsp_server.models import EMBEDDED_MODEL, TINY, export_folder
 from lsp_server.plan import Rule, Snapshot
-from lsp_server.positions import Position, line_of, n_code_units, offset_at, split_lines
+from lsp_server.positions import (
+    Position,
+    line_of,
+    n_code_units,
+    offset_at,
+    position_at,
+    split_lines,
+)
 from lsp_server.repair import kept_text, rank
 from lsp_server.settings import Settings
-from lsp_server.synthesis import WrittenTurn
+from lsp_server.staleness import WrittenPrograms
+from lsp_server.steering import NameSource
+from lsp_server.synthesis import WrittenTurn, write_turn
 from lsp_server.synthesis import synthesize as synthesize_text
 from lsp_server.terminal import print_json, progress_bar
-from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
+from lsp_server.turns import Turn, read_turns
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict
 from model_export.errors import DownloadError, NoRoomError
 
 Command = Callable[[argparse.Namespace], int]
 
 _CLOSING_S = 2.0
+_SWITCH_S = 1e-3
+"""So long the event loop waits, again and again, for a thread that computes."""
 _CHECK_DEADLINE_S = 30.0
 """Nobody is typing here, so a cold jedi is waited for."""
 
@@ -47,15 +61,51 @@ _LANGUAGES = {
     ".h": "c",
     ".cc": "cpp",
     ".cpp": "cpp",
+    ".hpp": "cpp",
     ".go": "go",
     ".java": "java",
     ".js": "javascript",
+    ".jsx": "javascriptreact",
     ".ts": "typescript",
+    ".tsx": "typescriptreact",
 }
 
+_NAME_EXAMPLE = """\
+class Shelf:
+    \"\"\"Books in the order in which they were put there.\"\"\"
+
+    def __init__(self):
+        self.titles = []
+
+    def put(self, title):
+        self.titles.append(title)
+
+    def newest(self):
+        return self.titles[-1]
+
+
+shelf = Shelf()
+shelf.put("Emma")
+shelf.put("Persuasion")
+"""
+_NAME_IS_DUE = Snapshot(f"{_NAME_EXAMPLE}print(shelf.)\n", len(f"{_NAME_EXAMPLE}print(shelf."))
 _DEMO_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A program to be written in turns, one of which is changed afterwards."""
+
+    text: str
+    prompt: str
+    """Of the turn that is changed."""
+    changed: str
+    """What it becomes."""
+
+
 # The embedded model completes lines; it solves no task.
-_TINY_DEMO = """\
+_TINY_EXAMPLE = _Example(
+    """\
 class Folder:
     def __init__(self, path):
         # Store the path.
@@ -65,20 +115,27 @@ class Folder:
 
 
 print(Folder("home"))
-"""
-_DEMO = """\
-numbers = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+""",
+    "Store the path.",
+    "Store the path of the folder.",
+)
+_EXAMPLE = _Example(
+    """\
+words = ["tree", "sun", "river", "sea", "mountain"]
 
-# Make a list "even" of the even numbers in "numbers".
+# Sort the words by length.
 
-# Compute the sum of the list "even".
+# Print the first of the sorted words.
 
-# Write a function "square" that returns the square of a number.
+# Write a function "mean" that returns the mean of a list.
 
-# Make a list "squares" of the squares of "even".
+# Make a list "lengths" of the lengths of the sorted words.
 
-# Print the squares.
-"""
+# Print the lengths.
+""",
+    "Sort the words by length.",
+    "Sort the words by length, the longest first.",
+)
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -89,10 +146,24 @@ def serve(options: argparse.Namespace) -> int:
     from lsp_server.server_log import log_to_stderr
 
     log_to_stderr()
+    sys.setswitchinterval(_SWITCH_S)
     checker = CheckWorker()
     defaults = Settings(model=options.model, device=options.device)
     statistics = Statistics(statistics_file())
     server = create_server(LocalModels(), checker, defaults, statistics)
+
+    def leave() -> None:
+        server.host.close()
+        server.host.wait(_CLOSING_S)
+        checker.close()
+        statistics.write()
+
+    def leave_at_once() -> None:
+        leave()
+        # The thread that reads an input which nobody closes would be waited for.
+        os._exit(1)
+
+    server.on_client_gone = leave_at_once
     try:
         if options.tcp is None:
             server.start_io()
@@ -101,12 +172,13 @@ def serve(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ServingError(f"port {options.tcp} cannot be used: {error.strerror}") from error
     finally:
-        server.host.close()
-        server.host.wait(_CLOSING_S)
-        checker.close()
-        statistics.write()
+        leave()
     # As LSP asks: a client that leaves without a word is an error.
-    return 0 if server.was_shut_down else 1
+    status = 0 if server.was_shut_down else 1
+    if any(thread.daemon for thread in threading.enumerate()):
+        # What still loads or hangs in native code would abort the interpreter's end.
+        os._exit(status)
+    return status
 
 
 def export(options: argparse.Namespace) -> int:
@@ -138,7 +210,10 @@ def complete(options: argparse.Namespace) -> int:
     text = _read_text(path)
     offset = offset_at(text, Position(options.line, options.character))
     snapshot = Snapshot(text, offset, _language_of(path))
-    with _checking() as check:
+    with _analysing() as worker:
+        check, names = _check_with(worker), None
+        if not options.no_steering:
+            names = _names_from(worker, path)
         model = _open(options.model)
         asked = time.perf_counter()
         completion = complete_snapshot(
@@ -146,6 +221,7 @@ def complete(options: argparse.Namespace) -> int:
             snapshot,
             max_new_tokens=Settings().max_new_tokens,
             n_candidates=options.candidates,
+            names=names,
         )
         check_started = time.perf_counter()
         # The check knows Python only.
@@ -172,7 +248,7 @@ def complete(options: argparse.Namespace) -> int:
                 {
                     "insertText": kept_text(candidate.insert_text, verdict),
                     "range": {"start": cursor, "end": cursor},
-                    "check": asdict(verdict),
+                    "check": _verdict_json(verdict),
                 }
                 for candidate, verdict in pairs
             ],
@@ -198,25 +274,28 @@ def synthesize(options: argparse.Namespace) -> int:
     """
     path = Path(options.file)
     text = _read_text(path)
-    if _language_of(path) != "python":
+    language_id = _language_of(path)
+    if not is_read(language_id):
         raise DocumentError(
-            f"{path} is no .py or .pyi file, and turns are read from Python files only in "
-            "this version"
+            f"turns are not read from {path}; only from files that end in "
+            f"{', '.join(_LANGUAGES)}"
         )
-    with _checking() as check:
+    with _analysing() as worker:
         model = _open(options.model)
         turns = []
         for turn in synthesize_text(
             model,
             text,
             max_new_tokens=Settings().max_new_tokens,
-            check=check,
+            check=_check_with(worker),
+            names=_names_from(worker, path),
+            language_id=language_id,
             path=str(path.absolute()),
             stale_from=options.stale_from,
         ):
             turns.append(turn)
             if not options.json:
-                _print_turn(turn)
+                _print_turn(turn, "#" if language_id == "python" else "//")
     result = turns[-1].text if turns else text
     if options.write and result != text:
         _replace_text(path, result)
@@ -234,22 +313,66 @@ def synthesize(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Write a small program in several turns, show each with its check, and run it."""
-    with _checking() as check:
+    """Write a small program in several turns, change one of them, and write what is stale.
+
+    Each turn is shown with its check, and the program is run before and after the change.
+    At last a name is asked for with and without what is known of names.
+    """
+    with _analysing() as worker:
+        check = _check_with(worker)
         model = _open_or_pull(options.model) if options.model else _demo_model()
         print(f"model: {model.name}\n")
-        text = _TINY_DEMO if model.name == EMBEDDED_MODEL else _DEMO
-        for turn in synthesize_text(
-            model, text, max_new_tokens=Settings().max_new_tokens, check=check
-        ):
-            _print_turn(turn)
-            text = turn.text
-    print(f"The finished program:\n\n{text}\nIt prints:")
-    run = run_limited(text)
+        example = _TINY_EXAMPLE if model.name == EMBEDDED_MODEL else _EXAMPLE
+        text, limit = example.text, Settings().max_new_tokens
+        programs = WrittenPrograms()
+        for written in synthesize_text(model, text, max_new_tokens=limit, check=check):
+            text = written.text
+            _show_and_remember(written, programs)
+        _print_run(text)
+
+        text = text.replace(f"# {example.prompt}\n", f"# {example.changed}\n", 1)
+        turn: Turn | None = next(t for t in read_turns(text) if t.prompt == example.changed)
+        print("One comment is changed, and its program written anew:\n")
+        n_stale = -1
+        while turn is not None:
+            written = write_turn(model, text, turn, max_new_tokens=limit, check=check)
+            text = written.text
+            _show_and_remember(written, programs)
+            n_stale += 1
+            stale, _ = programs.stale(text)
+            turn = next((later for later in stale if later.start > turn.start), None)
+            if turn is not None:
+                line = position_at(text, turn.start).line + 1
+                print(f"The program of line {line} is stale: it uses what has changed above.")
+        steered, plain = (
+            complete_snapshot(model, _NAME_IS_DUE, max_new_tokens=limit, names=names)
+            for names in (_names_from(worker, None), None)
+        )
+    if not n_stale:
+        print("No later program is stale: none uses what has changed.\n")
+    print(f"The finished program:\n\n{text}")
+    _print_run(text)
+    print(_NAME_EXAMPLE)
+    for completion, meaning in ((plain, "alone"), (steered, "with names that exist only")):
+        texts = [candidate.insert_text for candidate in completion.candidates]
+        print(f"    print(shelf.{texts[0] if texts else ''})  # {model.name}, {meaning}")
+    return 0
+
+
+def _show_and_remember(written: WrittenTurn, programs: WrittenPrograms) -> None:
+    _print_turn(written)
+    if written.stands:
+        start = offset_at(written.text, Position(written.line, 0))
+        programs.remember(written.text, start)
+
+
+def _print_run(program: str) -> None:
+    run = run_limited(program)
+    print("It prints:")
     sys.stdout.writelines(f"    {line}\n" for line in run.output.splitlines())
     if run.failure:
         print(f"    [{run.failure}]")
-    return 0
+    print()
 
 
 def _demo_model() -> Model:
@@ -274,8 +397,8 @@ def doctor(options: argparse.Namespace) -> int:
     """Say what works on this machine, and what does not and why."""
     from lsp_server.doctor import examine
 
-    with _checking() as check:
-        report = examine(lambda: _open(options.model), check)
+    with _analysing() as worker:
+        report = examine(lambda: _open(options.model), _check_with(worker))
     if options.json:
         print_json(report.to_json())
     else:
@@ -327,14 +450,29 @@ def _open(name: str | None) -> Model:
 
 
 @contextmanager
-def _checking() -> Iterator[Callable[[CheckRequest], Verdict]]:
-    """Yield a function that checks in a worker, which starts while the model loads."""
+def _analysing() -> Iterator[CheckWorker]:
+    """Yield a worker, which starts while the model loads."""
     worker = CheckWorker()
     worker.warm_up()
     try:
-        yield lambda request: _awaited(worker.submit(request))
+        yield worker
     finally:
         worker.close()
+
+
+def _check_with(worker: CheckWorker) -> Callable[[CheckRequest], Verdict]:
+    return lambda request: _awaited(worker.submit(request))
+
+
+def _names_from(worker: CheckWorker, path: Path | None) -> NameSource:
+    """Return who knows names; nobody types meanwhile, so a cold analyser is waited for."""
+    file = path and path.absolute()
+    return NameSource(
+        worker.known_names,
+        path=str(file) if file else None,
+        project=str(file.parent) if file else None,
+        deadline_s=_CHECK_DEADLINE_S,
+    )
 
 
 def _awaited(future: "Future[Verdict]") -> Verdict:
@@ -396,22 +534,28 @@ def _replace_text(path: Path, text: str) -> None:
         raise DocumentError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "verdict": verdict.verdict,
+        "problems": [asdict(problem) for problem in verdict.problems],
+    }
+
+
 def _turn_json(turn: WrittenTurn) -> dict[str, Any]:
     return {
         "line": turn.line,
         "prompt": turn.prompt,
         "program": turn.program,
-        "check": asdict(turn.verdict),
+        "check": _verdict_json(turn.verdict),
         "total_ms": round(turn.total_ms, 2),
     }
 
 
-def _print_turn(turn: WrittenTurn) -> None:
+def _print_turn(turn: WrittenTurn, mark: str = "#") -> None:
     for line in turn.prompt.split("\n"):
-        print(f"# {line}")
+        print(f"{mark} {line}")
     print(turn.program or "(nothing)")
-    is_flagged = turn.verdict.verdict is VerdictKind.FLAGGED
-    not_written = "; not written" if is_flagged else ""
+    not_written = "; not written" if turn.program and not turn.stands else ""
     print(f"    [{turn.total_ms:.0f} ms, check: {_describe(turn.verdict)}{not_written}]\n")
 
 

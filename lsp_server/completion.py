@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.drafting import DraftSources, PromptLookup
@@ -21,12 +21,15 @@ from lsp_server.repetition import Loop
 from lsp_server.steering import NameSource, Steering
 from lsp_server.truncation import (
     cut_line,
+    cut_misplaced,
     cut_overlap,
     cut_repeated_lines,
     cut_statement,
     cut_turn,
+    is_tabbed,
     is_talk,
     whole_statements,
+    with_tabs,
 )
 from lsp_server.turns import Turn, read_turns, turn_at
 
@@ -40,6 +43,12 @@ _DRAFT_CHARACTERS = 4096
 _SUGGESTION_CONTEXT = 64
 """Characters before a suggestion, by which its beginning is found again."""
 _MAX_LINE_TOKENS = 96
+_MOST_DETOURS = 4
+"""Loops that are left for another way to go on, in one candidate."""
+_INDENTATION_CHARACTERS = 2048
+"""So much of what follows the cursor is looked at for where the next line of code begins."""
+_PERPLEXITY_CHUNK = 32
+"""Tokens after which a request that came meanwhile is seen."""
 _SAMPLED_TEMPERATURE = 0.6
 _SAMPLED_TOP_P = 0.95
 
@@ -107,6 +116,8 @@ class Model:
     draft_sources: DraftSources = field(default_factory=DraftSources)
     infill_tokens: InfillTokens | None = None
     """None where the model was not trained to infill."""
+    perplexity_threshold: float | None = None
+    """Of a prompt, from which on it is unclear to this model; None: nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,8 @@ class Candidate:
     insert_text: str
     mean_log_probability: float
     """Natural, over the tokens that the model chose freely."""
+    first_log_probability: float
+    """Of the first of them."""
     rule: Rule | None = None
     """What chose the kind of completion that it is."""
 
@@ -165,6 +178,8 @@ def complete(
     nearby: Sequence[str] = (),
     draft: Draft | None = None,
     names: NameSource | None = None,
+    in_comments: bool = False,
+    filters: bool = True,
 ) -> Completion:
     """Return candidates for the cursor of a snapshot, the greedy one first.
 
@@ -174,10 +189,13 @@ def complete(
     the prompt would take more than the budget, it does without what follows the cursor,
     and if need be is shortened to what is nearest. ``nearby`` are texts that may be
     repeated, the likeliest first. The greedy one is written into ``draft``. What Python
-    code may name is steered by ``names``.
+    code may name is steered by ``names``. For ``in_comments`` see ``plan_completion``.
+
+    Without ``filters`` the model may begin with whatever it wants, loops stay, what follows
+    the cursor may come twice, and the text at the limit ends where it ends; only to measure.
     """
     started = time.perf_counter()
-    plan = plan_completion(snapshot)
+    plan = plan_completion(snapshot, in_comments=in_comments)
     if isinstance(plan, str):
         return Completion(silence=plan)
     limit = _token_limit(model, max_new_tokens)
@@ -196,7 +214,10 @@ def complete(
         draft = draft if draft is not None and index == 0 else Draft()
         draft.plan = plan
         steering = _steering(model, prompt, plan, snapshot, names)
-        for _ in _generate(model, prompt, plan, draft, limit, index, stop, lookup, steering):
+        written_tokens = _generate(
+            model, prompt, plan, draft, limit, index, stop, lookup, steering, filters=filters
+        )
+        for _ in written_tokens:
             if not generated_tokens:
                 first_token_ms = 1e3 * (time.perf_counter() - started)
                 reused_tokens = model.engine.reused_tokens
@@ -212,12 +233,12 @@ def complete(
                 written=written,
                 unread=tuple(unread),
             )
-        insert_text = _with_newlines_of(snapshot.text, _fitted(plan, draft.text or ""))
+        text = draft.text or ""
+        text = _fitted(plan, text) if filters else text.rstrip()
+        insert_text = _with_newlines_of(snapshot.text, text)
         if insert_text:
-            free = draft.free_log_probabilities or [0.0]
             candidates.setdefault(
-                _first_line(unix(insert_text)),
-                Candidate(insert_text, sum(free) / len(free), plan.rule),
+                _first_line(unix(insert_text)), _candidate(insert_text, draft, plan.rule)
             )
     return Completion(
         candidates=tuple(candidates.values()),
@@ -245,14 +266,19 @@ def standing(snapshot: Snapshot, draft: Draft) -> Completion:
     if plan is None or not text:
         rule = plan.rule if plan is not None else None
         return Completion(rule=rule, silence=UNFINISHED, is_whole=False)
-    free = list(draft.free_log_probabilities) or [0.0]
     insert_text = _with_newlines_of(snapshot.text, text)
     return Completion(
-        (Candidate(insert_text, sum(free) / len(free), plan.rule),),
+        (_candidate(insert_text, draft, plan.rule),),
         rule=plan.rule,
         is_whole=False,
         generated_tokens=len(draft.token_ids),
     )
+
+
+def _candidate(insert_text: str, draft: Draft, rule: Rule) -> Candidate:
+    # Copied, because another thread may be writing more of it.
+    free = list(draft.free_log_probabilities) or [0.0]
+    return Candidate(insert_text, sum(free) / len(free), free[0], rule)
 
 
 def warm_up(
@@ -268,7 +294,7 @@ def warm_up(
         return
     n_tokens = model.engine.context_length - _token_limit(model, max_new_tokens)
     n_before = _n_before(model, n_tokens)
-    if prompt_start(model.tokenizer, plan.before, plan.turn_starts, n_before) == 0:
+    if prompt_start(model.tokenizer, plan.before, (), n_before) == 0:
         model.engine.prefill(_prompt(model, plan, n_tokens).token_ids, stop)
 
 
@@ -292,9 +318,11 @@ def _prompt(model: Model, plan: Plan, n_tokens: int) -> Prompt:
         infill_tokens,
         plan.before,
         plan.text_after,
-        plan.turn_starts,
+        plan.turns,
         n_tokens=n_tokens,
         heal=plan.heal,
+        condense=plan.is_python,
+        above=plan.above,
     )
 
 
@@ -322,7 +350,7 @@ def _within(model: Model, plan: Plan, whole: Prompt, n_tokens: int, budget_ms: f
     if engine.prefill_ms(prompt.token_ids) > budget_ms:
         n_nearest = engine.n_tokens_within(budget_ms)
         if n_nearest < len(prompt.token_ids):
-            return _prompt_before(model, plan, n_nearest)
+            return _prompt_before(model, replace(plan, above=""), n_nearest, condense=False)
     return prompt
 
 
@@ -331,13 +359,15 @@ def _n_before(model: Model, n_tokens: int) -> int:
     return n_tokens if model.infill_tokens is None else n_prefix_tokens(n_tokens)
 
 
-def _prompt_before(model: Model, plan: Plan, n_tokens: int) -> Prompt:
+def _prompt_before(model: Model, plan: Plan, n_tokens: int, *, condense: bool = True) -> Prompt:
     return build_prompt(
         model.tokenizer,
         plan.before,
-        plan.turn_starts,
+        plan.turns,
         n_tokens=n_tokens,
         heal=plan.heal,
+        condense=condense and plan.is_python,
+        above=plan.above,
         eos_token_id=model.engine.eos_token_id,
     )
 
@@ -353,15 +383,19 @@ def _lookup(model: Model, plan: Plan, nearby: Sequence[str]) -> Callable[[], Pro
 
 
 def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
-    """Return the perplexity of the prompt of the turn at the cursor, None without one.
-
-    It is over the prompt's own tokens, without comment marks and newlines, each given
-    all text before it (Nijkamp et al., 2022, section 4.3).
-    """
+    """Return the perplexity of the prompt of the turn at the cursor, None without one."""
     text, offset = window_of(snapshot)
     turn = turn_at(read_turns(text, snapshot.language_id), offset)
-    if turn is None:
-        return None
+    return None if turn is None else turn_perplexity(model, text, turn, threading.Event())
+
+
+def turn_perplexity(model: Model, text: str, turn: Turn, stop: threading.Event) -> float | None:
+    """Return the perplexity of a turn's prompt, None where it has no tokens.
+
+    It is over the prompt's own tokens, without comment marks and newlines, each given
+    all text before it (Nijkamp et al., 2022, section 4.3). ``stop`` ends it soon, also
+    with None.
+    """
     n_tokens = model.engine.context_length
     start = prompt_start(model.tokenizer, text[: turn.prompt_end], [], n_tokens)
     encoded = model.tokenizer.encode(text[start : turn.prompt_end])
@@ -375,8 +409,14 @@ def prompt_perplexity(model: Model, snapshot: Snapshot) -> float | None:
     if not own:
         return None
     token_ids = encoded.token_ids[first : own[-1] + 1]
-    values = model.engine.log_probabilities(token_ids, own[0] - first)
-    chosen = [float(values[index - own[0]]) for index in own]
+    model.engine.prefill(token_ids[: own[0] - first], stop)
+    values: list[float] = []
+    for start in range(own[0] - first, len(token_ids), _PERPLEXITY_CHUNK):
+        if stop.is_set():
+            return None
+        part = token_ids[: start + _PERPLEXITY_CHUNK]
+        values += map(float, model.engine.log_probabilities(part, start))
+    chosen = [values[index - own[0]] for index in own]
     return math.exp(-sum(chosen) / len(chosen))
 
 
@@ -398,71 +438,112 @@ def _generate(
     stop: threading.Event | None,
     lookup: Callable[[], PromptLookup],
     steering: Steering | None,
+    *,
+    filters: bool,
 ) -> Iterator[None]:
     """Write one candidate into ``draft``; yields after each token."""
     tokenizer, engine = model.tokenizer, model.engine
     is_turn = plan.rule is Rule.TURN
-    required = plan.indent.encode() if is_turn else prompt.required
+    indent = plan.indent if filters else ""
+    not_first = plan.not_first if filters else b""
+    required = indent.encode() if is_turn else prompt.required
     n_typed = _n_typed(plan, prompt)
     # Any spelling of a half-typed word may become a word; indentation has only its own.
-    forced = tokenizer.encode(plan.indent).token_ids if is_turn else []
+    forced = tokenizer.encode(indent).token_ids if is_turn else []
     loop = Loop(tokenizer)
+    kept: list[int] = []
+    barred: int | None = None
 
-    def allowed(generated: list[int]) -> "BoolArray | None":
+    def fitting(generated: list[int]) -> "BoolArray | None":
+        if barred is not None:
+            only = tokenizer.vocabulary.only(barred, engine.vocab_size)
+            return None if generated else ~only
         if len(generated) < len(forced):
             return tokenizer.vocabulary.only(forced[len(generated)], engine.vocab_size)
         written = tokenizer.decode_bytes(generated)
-        mask = None
-        if len(written) < len(required) or (len(written) == len(required) and plan.not_first):
-            rest = required[len(written) :]
-            mask = tokenizer.vocabulary.allowed(rest, plan.not_first, engine.vocab_size)
+        if len(written) > len(required):
+            return None
+        if len(written) == len(required) and not not_first:
+            return None
+        rest = required[len(written) :]
+        return tokenizer.vocabulary.allowed(rest, not_first, engine.vocab_size)
+
+    def allowed(generated: list[int]) -> "BoolArray | None":
+        mask = fitting(generated)
         if steering is None:
             return mask
-        named = steering.allowed(written.decode("utf-8", "ignore"))
+        data = tokenizer.decode_bytes([*kept, *generated])
+        named = steering.allowed(unix(data.decode("utf-8", "ignore")))
         if mask is None or named is None:
             return named if mask is None else mask
         # A word that was typed and that nothing knows stands all the same.
         return mask & named if (mask & named).any() else mask
 
-    tokens = engine.generate(
-        prompt.token_ids,
-        max_new_tokens=limit,
-        temperature=_SAMPLED_TEMPERATURE if index else 0.0,
-        top_p=_SAMPLED_TOP_P,
-        seed=index,
-        stop=stop,
-        allowed=allowed,
-        draft=lookup(),
-    )
+    def tokens() -> Iterator[tuple[int, float]]:
+        return engine.generate(
+            [*prompt.token_ids, *kept],
+            max_new_tokens=n_left,
+            temperature=_SAMPLED_TEMPERATURE if index else 0.0,
+            top_p=_SAMPLED_TOP_P,
+            seed=index,
+            stop=stop,
+            allowed=allowed,
+            draft=lookup(),
+        )
+
     written = ""
     if steering is not None:
         # So that the names are known by the time that the prompt is read.
         steering.look(required.decode())
-    for token_id, log_probability in tokens:
+    n_left, n_detours = limit, 0
+    writing = tokens()
+    while (step := next(writing, None)) is not None:
+        token_id, log_probability = step
+        n_left -= 1
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
         written = unix(data.decode("utf-8", "ignore"))
+        if is_turn and not filters:
+            n_typed = len(plan.line_before) if written.startswith(plan.line_before) else 0
         if steering is not None:
             steering.look(written)
         draft.written = written[n_typed:]
-        left = loop.left_by(token_id)
+        left = loop.left_by(token_id) if filters else None
         if len(data) > len(required):
             draft.free_log_probabilities.append(log_probability)
-            if left is None:
-                end = _cut(plan, written, n_typed)
-            else:
-                end = ""
-                if plan.rule is not Rule.LINE:
-                    end = whole_statements(left[n_typed:], plan.language_id)
-            if end is not None:
+            end = _cut(plan, written, n_typed) if left is None else ""
+            if left is not None and plan.rule is not Rule.LINE:
+                end = whole_statements(left[n_typed:], plan.language_id)
+            once = draft.token_ids[: loop.n_once]
+            if (
+                left is not None
+                and (loop.is_in_line or not end)
+                and min(n_left, _MOST_DETOURS - n_detours) > 0
+                and len(tokenizer.decode_bytes(once)) > len(required)
+            ):
+                # From the end of its first round on, the text goes on in another way.
+                n_detours += 1
+                kept, barred = once, draft.token_ids[loop.n_once]
+                n_dropped = len(draft.token_ids) - len(kept)
+                draft.token_ids[len(kept) :] = []
+                draft.free_log_probabilities[-n_dropped:] = []
+                written = unix(tokenizer.decode_bytes(kept).decode("utf-8", "ignore"))
+                draft.written = written[n_typed:]
+                loop = Loop(tokenizer)
+                for known in kept:
+                    loop.left_by(known)
+                writing = tokens()
+            elif end is not None:
                 draft.text = end
                 yield
                 return
         yield
-    if len(draft.token_ids) < limit:
+    if n_left > 0:
         # The model ended the text, and so whatever it was writing.
         end = _cut(plan, written + "\n", n_typed)
         draft.text = written[n_typed:] if end is None else end
+    elif not filters:
+        draft.text = written[n_typed:]
     elif plan.rule is not Rule.LINE:
         draft.text = whole_statements(written[n_typed:], plan.language_id)
 
@@ -506,9 +587,18 @@ def _fitted(plan: Plan, generated: str) -> str:
         if not after and follows[:1] in ")]}":
             after = follows[:1]
         text = cut_overlap(text, after)
+        if not plan.line_before.strip() and (plan.line_before or plan.line_after.strip()):
+            # The line has its indentation.
+            text = text.lstrip(" \t")
     is_first = not plan.line_before.strip()
     typed = plan.line_before if is_first else ""
     text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]
+    if plan.is_python and not plan.line_after.strip():
+        before = plan.before + (plan.line_before if plan.rule is Rule.TURN else "")
+        tabbed = is_tabbed(plan.before + plan.text_after)
+        text = with_tabs(text) if tabbed else text
+        after = plan.text_after[:_INDENTATION_CHARACTERS]
+        text = cut_misplaced(before, text, after, tabbed=tabbed, top=plan.statement_start)
     if not plan.text_after[:1].strip():
         text = text.rstrip()
     if plan.rule is not Rule.LINE and not _has_code(text, plan.language_id):

@@ -228,7 +228,12 @@ class Engine:
             wanted = context[first : first + _PREFILL_CHUNK]
             past = context[: first + len(wanted) - 1]
             with self._lock:
-                logits = self._advance(past, first - 1, None, self._slot_for(context))
+                slot = self._slot_for(context)
+                cached = slot.token_ids
+                logits = self._advance(past, first - 1, None, slot)
+                # What was read again is as it was, so what comes after it still holds.
+                if _common_prefix(cached, past) == len(past):
+                    slot.token_ids = cached
             assert logits is not None  # noqa: S101  Only a stop flag can end it early.
             found.append(log_softmax(logits)[np.arange(len(wanted)), wanted])
         return np.concatenate(found)

@@ -4,6 +4,7 @@ ServingError
 ├── ModelNotFoundError   a name or path that stands for no model here
 ├── ModelLoadError       an exported folder that the engine cannot run
 │   └── DeviceError      the device that was asked for cannot be used
+├── ModelHangsError      a model that does not end what it was told to end
 ├── PromptError          token ids that the engine cannot take
 └── DocumentError        a file or position that cannot be completed
 """
@@ -23,6 +24,10 @@ class ModelLoadError(ServingError):
 
 class DeviceError(ModelLoadError):
     """The device that was asked for cannot be used; another may do."""
+
+
+class ModelHangsError(ServingError):
+    """A model does not end what it was told to end."""
 
 
 class PromptError(ServingError):

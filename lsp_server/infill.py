@@ -12,9 +12,10 @@ from lsp_server.prompt import (
     CHARACTERS_PER_TOKEN,
     Prompt,
     TextTokenizer,
+    beginning,
     newest_tokens,
-    prompt_start,
 )
+from lsp_server.turns import Turn
 
 _MOST_SUFFIX_TOKENS = 128
 """About ten lines. They are read again on each new line, and only then."""
@@ -42,10 +43,12 @@ def build_infill_prompt(
     tokens: InfillTokens,
     before: str,
     after: str,
-    turn_starts: Sequence[int],
+    turns: Sequence[Turn],
     *,
     n_tokens: int,
     heal: bool,
+    condense: bool = False,
+    above: str = "",
 ) -> Prompt:
     """Return an infill prompt of at most ``n_tokens`` tokens, six at least.
 
@@ -56,12 +59,14 @@ def build_infill_prompt(
     key 9 times as long, 128 tokens 15 times, 256 tokens 30 times.
     """
     n_prefix = n_prefix_tokens(n_tokens)
-    start = prompt_start(tokenizer, before, turn_starts, n_prefix)
+    head, start = beginning(tokenizer, before, turns, n_prefix, condense=condense, above=above)
+    n_prefix -= len(head)
     line_start = max(start, before.rfind("\n") + 1)
     line = newest_tokens(tokenizer, before[line_start:], n_tokens=n_prefix, heal=heal)
     prefix = tokenizer.encode(before[start:line_start]).token_ids
     n_left = n_prefix - len(line.token_ids)
     token_ids = [
+        *head,
         *prefix[max(0, len(prefix) - n_left) :],
         tokens.mask,
         *_suffix(tokenizer, after, _n_suffix_tokens(n_tokens)),

@@ -54,6 +54,8 @@ class _Bracket(NamedTuple):
     is_data: bool
     """Whether lines inside it belong to a statement, and are none themselves."""
     n_line: int
+    n_data: int
+    """How many hold data, of it and those around it."""
 
 
 def is_read(language_id: str) -> bool:
@@ -79,6 +81,7 @@ def scan(text: str, language_id: str) -> Scan:
     lexer = _LEXERS[language_id]
     has_directives = language_id in C_LANGUAGES
     lines: list[Line] = []
+    outside: list[int] = []
     brackets: list[_Bracket] = []
     closer, comment_indent, joins = "", None, False
     start = 0
@@ -87,6 +90,8 @@ def scan(text: str, language_id: str) -> Scan:
     for number, (line_end, next_start) in enumerate([*ends, (len(text), len(text))]):
         raw = text[start:line_end]
         came_from = closer
+        if not (closer or joins or _n_data(brackets)):
+            outside.append(start)
         code = _after(raw, closer, lexer) if closer else _code(raw, lexer)
         indent, content, marks, closer, place = code
         is_directive = has_directives and (joins or content.startswith("#"))
@@ -104,12 +109,12 @@ def scan(text: str, language_id: str) -> Scan:
         joins = is_directive and content.endswith("\\")
         if not is_directive:
             for mark, is_data in marks:
-                _count(brackets, _Bracket(mark, is_data, number))
+                _count(brackets, mark, is_data, number)
         start = next_start
     n_open = 0
     while n_open < len(brackets) and brackets[-1 - n_open].is_data:
         n_open += 1
-    return Scan(lines, place, n_open)
+    return Scan(lines, place, n_open, outside)
 
 
 def balance_of(content: str) -> int:
@@ -117,18 +122,21 @@ def balance_of(content: str) -> int:
     return sum((mark in "([{") - (mark in ")]}") for mark in _BRACKET.findall(content))
 
 
-def _count(brackets: list[_Bracket], bracket: _Bracket) -> None:
-    mark = bracket.mark
+def _count(brackets: list[_Bracket], mark: str, is_data: bool, n_line: int) -> None:
     if mark in "([{":
-        brackets.append(bracket)
+        brackets.append(_Bracket(mark, is_data, n_line, _n_data(brackets) + is_data))
     elif mark == ";":
-        while brackets and brackets[-1].is_data and brackets[-1].n_line < bracket.n_line:
+        while brackets and brackets[-1].is_data and brackets[-1].n_line < n_line:
             brackets.pop()
     elif mark == "}":
         while brackets and brackets.pop().mark != "{":
             pass
     elif brackets and brackets[-1].mark == _OPENERS[mark]:
         brackets.pop()
+
+
+def _n_data(brackets: list[_Bracket]) -> int:
+    return brackets[-1].n_data if brackets else 0
 
 
 def _begins_data(code: str, bracket: re.Match[str]) -> bool:

@@ -92,6 +92,7 @@ def open_model(folder: Path, settings: Settings | None = None) -> Model:
         tokenizer,
         notice=engine.notice,
         infill_tokens=tokenizer.infill_tokens if manifest.can_infill else None,
+        perplexity_threshold=manifest.perplexity_threshold,
     )
 
 

@@ -31,19 +31,28 @@ from lsp_server.completion import (
     line_end_of,
     standing,
     suggestion_source,
+    turn_perplexity,
     warm_up,
 )
+from lsp_server.errors import ModelHangsError
 from lsp_server.plan import Snapshot
 from lsp_server.power import is_on_battery
+from lsp_server.prompt import prompt_start
 from lsp_server.scheduler import Scheduler
 from lsp_server.settings import Settings
+from lsp_server.steering import NameSource
+from lsp_server.turns import Turn
 
 _MINUTE_S = 60.0
 _PATIENCE_S = 3.0
 """So long requests wait for a model; then another answers them until it is there."""
 _STOPPING_S = 5.0
 """A model that hangs may keep its memory; the next one is loaded all the same."""
+_HANGS_S = 10.0
+"""What has not ended so long after it was told to never will."""
 
+Perplexities = dict[Turn, float | None]
+"""Of turns' prompts, None where they have none."""
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
@@ -75,6 +84,8 @@ class _Run:
     """What the model writes for one snapshot; it may outlast the request that began it."""
 
     snapshot: Snapshot
+    n_models: int
+    """How often the model had changed when it began."""
     n_forgotten: int
     """How often answers were forgotten when it began."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -102,6 +113,12 @@ class ModelHost:
         self.scheduler = Scheduler()
         self.is_asleep = False
         """Whether the model was let go because nobody typed."""
+        self.names_for: Callable[[Snapshot], NameSource | None] = lambda _snapshot: None
+        """What a text may name is steered by; asked on any thread."""
+        self.on_failure: Callable[[BaseException], None] = lambda _error: None
+        """Told of a model that raises or hangs; one that hangs is gone by then."""
+        self.on_answer: Callable[[], None] = lambda: None
+        """Told of a model that does not."""
         self._source = source
         self._is_standing_in = False
         """Whether the model is the embedded one in place of another."""
@@ -114,6 +131,9 @@ class ModelHost:
         self._ahead = ""
         self._n_forgotten = 0
         self._late: _Run | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._replaced: threading.Event | None = None
+        """What ends the task of a model whose place another took."""
 
     async def load(
         self, settings: Settings, report: Progress, tell_meanwhile: Callable[[], None]
@@ -253,7 +273,7 @@ class ModelHost:
         buffers: Sequence[str],
     ) -> _Run:
         self._stop_late()
-        run = _Run(snapshot, self._n_forgotten)
+        run = _Run(snapshot, self.n_models, self._n_forgotten)
         task = partial(
             complete,
             model,
@@ -264,16 +284,22 @@ class ModelHost:
             budget_ms=settings.latency_budget_ms,
             nearby=self._nearby(snapshot.uri, buffers),
             draft=run.draft,
+            in_comments=settings.in_comments,
+            names=self.names_for(snapshot),
         )
         run.future = self.scheduler.submit(snapshot.uri, run.stop, task)
         run.future.add_done_callback(partial(self._keep, run))
+        report = partial(self._report, run, run.future)
+        run.future.add_done_callback(partial(_call_in, asyncio.get_running_loop(), report))
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.ensure_future(self._watch())
         return run
 
     async def _await(self, run: _Run, outdated: asyncio.Event, ends: float) -> Completion:
         """Return what a run has written when it is done, or what stands at the deadline."""
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
-        run.future.add_done_callback(lambda _: _set_in(loop, done))
+        run.future.add_done_callback(partial(_call_in, loop, done.set))
         waits = [asyncio.ensure_future(event.wait()) for event in (done, outdated)]
         rest_s = None if ends == math.inf else max(0.0, ends - time.monotonic())
         try:
@@ -286,7 +312,8 @@ class ModelHost:
         finally:
             for wait in waits:
                 wait.cancel()
-        if run.future.cancelled() or (outdated.is_set() and not run.future.done()):
+        is_done = run.future.done()
+        if _is_given_up(run.future) if is_done else outdated.is_set():
             return Completion(silence=SUPERSEDED)
         # In this order, so that one that is done just now is kept by one of the two.
         run.is_late = True
@@ -294,6 +321,38 @@ class ModelHost:
             return run.future.result()
         self._late = run
         return standing(run.snapshot, run.draft)
+
+    def _report(self, run: _Run, future: "Future[Completion]") -> None:
+        """Tell how a run ended, late or not, if it is the present model's."""
+        if run.n_models != self.n_models or _is_given_up(future):
+            return
+        if error := future.exception():
+            self.on_failure(error)
+        elif future.result().candidates:
+            self.on_answer()
+
+    async def _watch(self) -> None:
+        """Give up what does not end though it was told to; it would hold the one thread."""
+        while self.scheduler.is_busy:
+            stop = self.scheduler.running
+            was_stopped = stop is not None and stop.is_set()
+            await asyncio.sleep(_HANGS_S)
+            if was_stopped and self.scheduler.running is stop:
+                self._give_up(is_replaced=self._replaced is stop)
+
+    def _give_up(self, *, is_replaced: bool) -> None:
+        """Leave a task to itself, and its model too, unless another took its place."""
+        log.error("the model hangs")
+        # Whoever waited asks the model that is there, or the one that comes.
+        self.n_models += 1
+        if not is_replaced:
+            self.model = None
+            self.forget_answers()
+            self.expect_load()
+        error = ModelHangsError("the model hangs")
+        self.scheduler.abandon(error)
+        if not is_replaced and self._load is None:
+            self.on_failure(error)
 
     def _stop_late(self) -> None:
         """End the rest of a late answer, which nobody waits for any more."""
@@ -318,18 +377,40 @@ class ModelHost:
         if completion.unread:
             self._read(completion.unread)
         elif answer is not None:
-            task = partial(self._write_ahead, model, answer, settings.max_new_tokens)
+            task = partial(self._write_ahead, model, answer, settings)
             self.scheduler.submit_idle(partial(_unless_on_battery, task))
 
     def _read(self, token_ids: Sequence[int]) -> None:
         if model := self.model:
             self.scheduler.submit_idle(lambda stop: model.engine.prefill(token_ids, stop))
 
+    def measure(
+        self, text: str, turns: Sequence[Turn], tell: Callable[[Perplexities], None]
+    ) -> None:
+        """Find the perplexities of turns' prompts, while there is nothing else at all to do.
+
+        ``tell`` gets what is known whenever that ends or gives way. A text longer than the
+        model's context would have to be read again and again, so the turns past that have
+        none.
+        """
+        model = self.model
+        if model is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def tell_there(found: Perplexities) -> None:
+            with suppress(RuntimeError):  # The loop is closed: the server has ended.
+                loop.call_soon_threadsafe(tell, found)
+
+        task = partial(_measure, model, text, list(turns), tell_there)
+        self.scheduler.submit_patient(partial(_unless_on_battery, task))
+
     def close(self) -> None:
         """Stop what is running, an export too."""
         load, self._load = self._load, None
-        if load is not None:
-            load.cancel()
+        for task in (load, self._watching):
+            if task is not None:
+                task.cancel()
         self.model = None
         self.give_up_load()
         self.scheduler.close()
@@ -435,6 +516,7 @@ class ModelHost:
         self.n_models += 1
         self.model = model
         self._is_standing_in = False
+        self._replaced = self.scheduler.running
         self.forget_answers()
         ended = asyncio.wrap_future(self.scheduler.stop_all())
         ended.add_done_callback(lambda _: _give_memory_back())
@@ -443,6 +525,7 @@ class ModelHost:
         """Let the model go, and wait until nobody runs it."""
         self.n_models += 1
         self.model = None
+        self._replaced = self.scheduler.running
         self.forget_answers()
         await asyncio.wait(
             {asyncio.wrap_future(self.scheduler.stop_all())}, timeout=_STOPPING_S
@@ -450,7 +533,7 @@ class ModelHost:
         _give_memory_back()
 
     def _write_ahead(
-        self, model: Model, answer: Answer, max_new_tokens: int, *, stop: threading.Event
+        self, model: Model, answer: Answer, settings: Settings, *, stop: threading.Event
     ) -> None:
         accepted = answer.accepted
         if self.answers.find(accepted):
@@ -458,10 +541,12 @@ class ModelHost:
         completion = complete(
             model,
             accepted,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=settings.max_new_tokens,
             stop=stop,
             budget_ms=math.inf,
             nearby=self._nearby(accepted.uri, ()),
+            in_comments=settings.in_comments,
+            names=self.names_for(accepted),
         )
         # What is not whole yet is still a good guess.
         self._ahead = suggestion_source(accepted, completion.written)
@@ -471,7 +556,7 @@ class ModelHost:
 
     def _keep(self, run: _Run, future: "Future[Completion]") -> None:
         """Keep what was written late or in part: a text may go on the same way."""
-        if future.cancelled():
+        if _is_given_up(future):
             return
         if error := future.exception():
             if run.is_late:
@@ -506,14 +591,50 @@ def _rest_of(completion: Completion, then: Snapshot, now: Snapshot) -> Completio
     return replace(completion, candidates=left, silence="" if left else UNFINISHED)
 
 
-def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+def _measure(
+    model: Model,
+    text: str,
+    left: list[Turn],
+    tell: Callable[[Perplexities], None],
+    *,
+    stop: threading.Event,
+) -> None:
+    """Measure turns from the top on; those that are done are taken off the list."""
+    found: Perplexities = {}
+    while left and not stop.is_set():
+        turn = left[0]
+        before, n_tokens = text[: turn.prompt_end], model.engine.context_length
+        if prompt_start(model.tokenizer, before, [], n_tokens) > 0:
+            found |= dict.fromkeys(left)
+            left.clear()
+            break
+        perplexity = turn_perplexity(model, text, turn, stop)
+        if not stop.is_set():
+            found[turn] = perplexity
+            del left[0]
+    if found:
+        tell(found)
+
+
+def _is_given_up(future: "Future[Completion]") -> bool:
+    """Tell whether a run that is over did not end by itself."""
+    return future.cancelled() or isinstance(future.exception(), ModelHangsError)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, tell: Callable[[], object], _: object) -> None:
     with suppress(RuntimeError):  # The loop is closed: the server has ended.
-        loop.call_soon_threadsafe(event.set)
+        loop.call_soon_threadsafe(tell)
 
 
 def _give_memory_back() -> None:
-    """Free what nobody holds; an engine's memory is worth more than the milliseconds."""
+    """Free what nobody holds; an engine's memory is worth more than the milliseconds.
+
+    What is left by then stays for long. No later collection looks at it: that would hold
+    the event loop for 50 ms and more, again and again.
+    """
+    gc.unfreeze()
     gc.collect()
+    gc.freeze()
     if sys.platform == "linux":
         # glibc keeps hundreds of megabytes of a model that was opened after an export.
         with suppress(AttributeError):  # Other C libraries have no such function.

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from lsp_server.known_names import NamesRequest
 from lsp_server.verdict import CheckRequest, Verdict
 
 
@@ -12,6 +13,9 @@ class Checker(Protocol):
 
     def submit(self, request: CheckRequest) -> Any:
         """Return a concurrent future of a Verdict."""
+
+    def known_names(self, request: NamesRequest) -> Any:
+        """Return a concurrent future of KnownNames or None."""
 
     def warm_up(self) -> None:
         """Get ready for the first request."""

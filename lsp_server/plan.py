@@ -4,13 +4,14 @@ Pure; it looks at a window around the cursor, so that its work has a bound.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from lsp_server.language_lines import C_LANGUAGES, is_read, scan
+from lsp_server.packing import OpenFile, imported
 from lsp_server.positions import line_of
 from lsp_server.python_lines import Place
-from lsp_server.turns import Turn, read_turns, turn_at
+from lsp_server.turns import Turn, read, turn_at
 
 _BEFORE_WINDOW = 1 << 18
 _AFTER_WINDOW = 1 << 16
@@ -34,6 +35,8 @@ class Snapshot:
     offset: int
     language_id: str = "python"
     uri: str = ""
+    open_files: tuple[OpenFile, ...] = field(default=(), compare=False)
+    """What the text may import from, where that is to be read too."""
 
 
 class Rule(Enum):
@@ -54,15 +57,20 @@ class Plan:
     rule: Rule
     before: str
     """The text that the model goes on from, newlines as ``\\n``."""
-    turn_starts: list[int]
+    turns: tuple[Turn, ...]
+    """Those of the text around the cursor."""
     line_before: str
     line_after: str
     text_after: str
     heal: bool
     language_id: str = ""
     """Empty where comments, strings and blocks are not read."""
+    statement_start: int = 0
+    """Where the last statement without indentation starts in the text before."""
     indent: str = ""
     """The indentation that a turn's program must have."""
+    above: str = ""
+    """What the text imports from open files."""
     not_first: bytes = b""
     """Bytes that the free part of the completion must not begin with."""
 
@@ -72,8 +80,11 @@ class Plan:
         return self.language_id == "python"
 
 
-def plan_completion(snapshot: Snapshot) -> Plan | str:
-    """Return what to complete at the cursor, or why nothing."""
+def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | str:
+    """Return what to complete at the cursor, or why nothing.
+
+    With ``in_comments`` the rest of a line is completed in comments and strings too.
+    """
     text, offset = window_of(snapshot)
     if not text.strip():
         return "the file is empty"
@@ -82,7 +93,7 @@ def plan_completion(snapshot: Snapshot) -> Plan | str:
     plan = Plan(
         rule=Rule.LINE,
         before=text[:offset],
-        turn_starts=[],
+        turns=(),
         line_before=line_before,
         line_after=line_after,
         text_after=text[offset:],
@@ -93,25 +104,33 @@ def plan_completion(snapshot: Snapshot) -> Plan | str:
     language_id = snapshot.language_id
     if not is_read(language_id):
         return plan
-    here = scan(text[:offset], language_id)
-    if here.place is not Place.CODE:
+    reading = read(text, language_id)
+    here = scan(text[reading.line_start_before(line_start) : offset], language_id)
+    if here.place is not Place.CODE and not in_comments:
         return f"the cursor is in a {here.place.value}"
-    turns = read_turns(text, language_id)
-    starts = [turn.start for turn in turns if not turn.indent]
-    plan = replace(plan, turn_starts=starts, language_id=language_id)
+    plan = replace(plan, turns=reading.turns)
+    if here.place is not Place.CODE:
+        # Words are no code, so that nothing is cut for looking like words.
+        return plan
+    statement_start = reading.statement_start_before(line_start)
+    plan = replace(plan, language_id=language_id, statement_start=statement_start)
+    if plan.is_python and snapshot.open_files:
+        above = imported(plan.before, snapshot.uri, snapshot.open_files)
+        plan = replace(plan, above=above)
     if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
         return plan
     no_code = _NO_CODE if language_id in C_LANGUAGES else b"#" + _NO_CODE
     if not plan.is_python:
         # What begins with a slash is a comment.
         no_code += b"/"
-    turn = turn_at(turns, offset)
+    turn = turn_at(reading.turns, offset)
     if turn and not line_before.strip() and _has_none_yet(turn, text, line_start, line_end):
         indent = turn.indent if turn.indent.startswith(line_before) else line_before
         return replace(
             plan,
             rule=Rule.TURN,
             before=text[: turn.prompt_end],
+            statement_start=reading.statement_start_before(turn.prompt_end),
             heal=False,
             indent=indent,
             not_first=_INDENTATION + no_code + (_NO_PYTHON_PROGRAM if plan.is_python else b""),

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from lsprotocol import types
@@ -13,6 +13,7 @@ from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from lsp_server.documents import Document, Edit
 from lsp_server.model_host import Progress
+from lsp_server.notebooks import Cell, Notebook
 from lsp_server.positions import Encoding, Position
 
 _STATUS = "codegen/status"
@@ -35,6 +36,7 @@ class DocumentKeeper(Protocol):
     """What the protocol needs of ``lsp_server.server.CompletionServer``."""
 
     documents: dict[str, Document]
+    notebooks: dict[str, Notebook]
 
     @property
     def encoding(self) -> Encoding:
@@ -42,6 +44,12 @@ class DocumentKeeper(Protocol):
 
     def take(self, document: Document) -> None:
         """Keep a document's newest version."""
+
+    def take_notebook(self, notebook: Notebook) -> None:
+        """Keep a notebook whose cells are others now, and their documents."""
+
+    def forget_notebook(self, uri: str) -> None:
+        """Forget a notebook."""
 
     def read_ahead(self, document: Document, offset: int) -> None:
         """Read what a completion at the offset would need."""
@@ -79,8 +87,7 @@ class CompletionProtocol(LanguageServerProtocol):
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         """Keep a document that was opened."""
-        item = params.text_document
-        document = Document.opened(item.uri, item.language_id, item.version, item.text)
+        document = _opened(params.text_document)
         self._keeper.take(document)
         # Nobody knows where the cursor will be; what stands before it is read by then.
         self._keeper.read_ahead(document, len(document.text))
@@ -88,20 +95,80 @@ class CompletionProtocol(LanguageServerProtocol):
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
         """Apply the client's edits."""
-        keeper, uri = self._keeper, params.text_document.uri
-        document = keeper.documents.get(uri)
+        self._change(params.text_document, params.content_changes)
+
+    def _change(
+        self,
+        identifier: types.VersionedTextDocumentIdentifier,
+        changes: Sequence[types.TextDocumentContentChangeEvent],
+    ) -> None:
+        keeper = self._keeper
+        document = keeper.documents.get(identifier.uri)
         if document is not None:
-            document = document.edited(
-                params.text_document.version,
-                map(_edit, params.content_changes),
-                keeper.encoding,
-            )
-            keeper.take(document)
+            edits = map(_edit, changes)
+            keeper.take(document.edited(identifier.version, edits, keeper.encoding))
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document that was closed."""
         self._keeper.forget(params.text_document.uri)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
+    def lsp_notebook_document__did_open(
+        self, params: types.DidOpenNotebookDocumentParams
+    ) -> None:
+        """Keep a notebook that was opened, and its cells."""
+        opened = {item.uri: _opened(item) for item in params.cell_text_documents}
+        uri = params.notebook_document.uri
+        cells = [_cell(cell, opened) for cell in params.notebook_document.cells]
+        self._keeper.forget_notebook(uri)
+        self._keeper.take_notebook(Notebook(uri, tuple(cells)))
+        if cells:
+            last = cells[-1].document
+            self._keeper.read_ahead(last, len(last.text))
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
+    def lsp_notebook_document__did_change(
+        self, params: types.DidChangeNotebookDocumentParams
+    ) -> None:
+        """Apply the client's changes of cells: first which there are, then their texts."""
+        keeper, uri, changes = self._keeper, params.notebook_document.uri, params.change.cells
+        if uri not in keeper.notebooks or changes is None:
+            return
+        if changes.structure or changes.data:
+            notebook = keeper.notebooks[uri]
+            cells = list(notebook.cells)
+            if structure := changes.structure:
+                known = {**keeper.documents, **{c.document.uri: c.document for c in cells}}
+                for closed in structure.did_close or ():
+                    keeper.forget(closed.uri)
+                    known.pop(closed.uri, None)
+                known |= {item.uri: _opened(item) for item in structure.did_open or ()}
+                array = structure.array
+                cells[array.start : array.start + array.delete_count] = [
+                    _cell(cell, known) for cell in array.cells or ()
+                ]
+            kinds = {data.document: _is_markup(data) for data in changes.data or ()}
+            cells = [
+                replace(cell, is_markup=kinds[cell.document.uri])
+                if cell.document.uri in kinds
+                else cell
+                for cell in cells
+            ]
+            # That a cell was run changes nothing.
+            if tuple(cells) != notebook.cells:
+                keeper.take_notebook(notebook.with_cells(cells))
+        for content in changes.text_content or ():
+            self._change(content.document, content.changes)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
+    def lsp_notebook_document__did_close(
+        self, params: types.DidCloseNotebookDocumentParams
+    ) -> None:
+        """Forget a notebook that was closed, and its cells."""
+        for cell in params.cell_text_documents:
+            self._keeper.forget(cell.uri)
+        self._keeper.forget_notebook(params.notebook_document.uri)
 
     def show(self, kind: types.MessageType, message: str) -> None:
         """Show one line to the person at the editor."""
@@ -159,3 +226,17 @@ def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
         Position(start.line, start.character),
         Position(end.line, end.character),
     )
+
+
+def _opened(item: types.TextDocumentItem) -> Document:
+    return Document.opened(item.uri, item.language_id, item.version, item.text)
+
+
+def _cell(cell: types.NotebookCell, documents: Mapping[str, Document]) -> Cell:
+    # A cell without a text has a place all the same: those after it are counted.
+    document = documents.get(cell.document) or Document.opened(cell.document, "", 0, "")
+    return Cell(document, _is_markup(cell))
+
+
+def _is_markup(cell: types.NotebookCell) -> bool:
+    return cell.kind == types.NotebookCellKind.Markup

@@ -80,6 +80,8 @@ class Scan(NamedTuple):
     lines: list[Line]
     place: Place
     n_open_brackets: int
+    outside: list[int]
+    """Where lines start that begin in none of all these; a scan from there ends as this one."""
 
 
 @lru_cache
@@ -111,7 +113,7 @@ def scan(text: str) -> Scan:
         elif kind == "comment":
             if position == len(text):
                 lines.append(_line(text, line_start, position, start, starts_inside))
-                return Scan(lines, Place.COMMENT, n_open)
+                return Scan(lines, Place.COMMENT, n_open, _outside(lines))
             end = LINE_END.match(text, position)
             lines.append(_line(text, line_start, position, start, starts_inside))
             line_start = position = end.end() if end else position
@@ -128,7 +130,11 @@ def scan(text: str) -> Scan:
                 lines.append(_line(text, line_start, newline_at, newline_at, starts_inside))
                 line_start, starts_inside = newline.end(), True
     lines.append(_line(text, line_start, len(text), len(text), starts_inside))
-    return Scan(lines, place, n_open)
+    return Scan(lines, place, n_open, _outside(lines))
+
+
+def _outside(lines: list[Line]) -> list[int]:
+    return [line.start for line in lines if line.kind is not LineKind.INSIDE]
 
 
 def _line(text: str, start: int, end: int, code_end: int, starts_inside: bool) -> Line:

@@ -20,6 +20,10 @@ class Loop:
 
     def __init__(self, tokenizer: _Decoder) -> None:
         self._tokenizer = tokenizer
+        self.n_once = 0
+        """Tokens up to the end of the first round of the loop that was noticed last."""
+        self.is_in_line = False
+        """Whether that loop has no end of a line in it."""
         self._token_ids: list[int] = []
         # By period, how many of the newest tokens are equal to those a period before.
         self._n_equal = [0] * (_LONGEST_PERIOD + 1)
@@ -46,6 +50,7 @@ class Loop:
                 continue
             if not once.strip():
                 continue
+            self.n_once, self.is_in_line = start + period, is_in_line
             text = self._tokenizer.decode_bytes(self._token_ids[:start])
             if not is_in_line:
                 # A loop that begins inside a line is counted from the next line on.

@@ -8,12 +8,16 @@ request has taken its place when it is done.
 import asyncio
 import logging
 import re
+import socket
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
@@ -22,15 +26,21 @@ from pygls.uris import to_fs_path
 from lsp_server.acceptance import Statistics
 from lsp_server.answering import Answering, Request, name_of
 from lsp_server.answers import Answer
-from lsp_server.documents import Document
-from lsp_server.errors import DocumentError, ServingError
+from lsp_server.client_process import until_gone
+from lsp_server.documents import Document, Edit
+from lsp_server.errors import DocumentError, ModelHangsError, ServingError
+from lsp_server.message_input import MessageInput
 from lsp_server.model_host import ModelHost, ModelSource
+from lsp_server.notebooks import Notebook
+from lsp_server.packing import OpenFile
 from lsp_server.pending_checks import Checker
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
-from lsp_server.turn_actions import add_turn_actions
+from lsp_server.steering import NameMemory, NameSource
+from lsp_server.turn_actions import TURN_MARK, add_turn_actions
+from lsp_server.turn_hints import TurnHints
 from lsp_server.verdict import CheckRequest
 
 _SECTION = "codegen"
@@ -39,8 +49,17 @@ _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32
 _ACCEPTED = "codegen.accepted"
 _WHY = "codegen.whyNoSuggestion"
 _WORD = re.compile(r"\w*$")
+_NOTEBOOKS = types.NotebookDocumentSyncOptions(
+    [
+        types.NotebookDocumentFilterWithNotebook(
+            types.NotebookDocumentFilterNotebookType("jupyter-notebook"),
+            [types.NotebookCellLanguage(language) for language in ("python", "markdown")],
+        )
+    ]
+)
 _FAILURES = 3
 """After so many in a row the model is loaded again, once."""
+_OVERLOOKED_S = 0.3
 _N_SHOWN = 64
 """So many of the newest completions may be told to be accepted."""
 
@@ -68,20 +87,37 @@ class CompletionServer(LanguageServer):
         statistics: Statistics | None = None,
     ) -> None:
         """Start nothing; the model is loaded once a client is there."""
-        super().__init__("codegen-lsp", version("codegen-lsp"), protocol_cls=CompletionProtocol)
+        super().__init__(
+            "codegen-lsp",
+            version("codegen-lsp"),
+            protocol_cls=CompletionProtocol,
+            notebook_document_sync=_NOTEBOOKS,
+        )
         self.documents: dict[str, Document] = {}
+        self.notebooks: dict[str, Notebook] = {}
+        """Their cells are documents too."""
         self.host = ModelHost(source)
+        self.host.on_failure = self._take_failure
+        self.host.on_answer = self._take_model_answer
         self.checker = checker
         self.settings = settings
         self.settings_problems: list[str] = []
         self._defaults = settings
+        self._state = ""
+        """What the client was told last."""
+        self._n_asked = 0
         self._falling_asleep: asyncio.Task[None] | None = None
+        self._watching_client: asyncio.Task[None] | None = None
+        self.on_client_gone: Callable[[], None] = lambda: None
+        """Called when the process of the client has ended, where its number is known."""
         self._n_loads = 0
         self._reloading: asyncio.Future[None] | None = None
         self._told_of_failure = False
-        self._n_failures = 0
+        self._n_failures = self._n_hangs = 0
         """Of the model, without an answer between them."""
         self._answering = Answering(self, checker)
+        self._names = NameMemory(checker.known_names)
+        self.host.names_for = self._names_for
         self._statistics = statistics
         self._shown: dict[int, str] = {}
         """The rules of what was shown, by the number that tells of its acceptance."""
@@ -90,6 +126,10 @@ class CompletionServer(LanguageServer):
         """The text that accepting it gives."""
         self.on_change: Callable[[str], None] = lambda _uri: None
         """Told of each document that is opened, edited or closed."""
+        self.on_shown: Callable[[Sequence[Answer]], None] = lambda _answers: None
+        """Told of the answers that are shown."""
+        self.on_model: Callable[[], None] = lambda: None
+        """Told when another model answers."""
 
     @property
     def was_shut_down(self) -> bool:
@@ -101,6 +141,35 @@ class CompletionServer(LanguageServer):
         """The unit in which the client counts characters."""
         encoding = self.workspace.position_encoding or "utf-16"
         return _ENCODINGS[types.PositionEncodingKind(encoding).value]
+
+    def start_io(self, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> None:
+        """Serve on stdio until the client leaves; what is no message is skipped."""
+        messages = MessageInput(cast(BufferedIOBase, stdin or sys.stdin.buffer))
+        super().start_io(cast(BinaryIO, messages), stdout)
+
+    def start_tcp(self, host: str, port: int) -> None:
+        """Serve the first client that connects, as on stdio.
+
+        Raises:
+            OSError: nobody can listen there.
+        """
+        with socket.create_server((host, port)) as listening:
+            log.info("listening on %s:%d", *listening.getsockname()[:2])
+            connection, _ = listening.accept()
+        # A client that died leaves bytes that cannot be sent.
+        with connection, suppress(ConnectionError), connection.makefile("rwb") as stream:
+            self.start_io(cast(BinaryIO, stream), cast(BinaryIO, stream))
+
+    def watch_client(self, process_id: int | None) -> None:
+        """Leave once the client's process is gone, even if nobody closes the input."""
+
+        async def watch(process_id: int) -> None:
+            await until_gone(process_id)
+            log.error("the client is gone")
+            self.on_client_gone()
+
+        if process_id is not None:
+            self._watching_client = asyncio.ensure_future(watch(process_id))
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log an error by its kind alone: its text may hold the user's."""
@@ -114,26 +183,91 @@ class CompletionServer(LanguageServer):
         """Send ``codegen/status``, with the model that answers, else the one that is to."""
         model = self.host.model
         name = model.name if model else self.settings.model or ""
+        self._state = state
         self.protocol.send_status(Status(state, message, name))
+
+    async def _answer(self, request: Request) -> list[Answer]:
+        """Answer; where that takes longer than a person overlooks, the status says so."""
+        self._n_asked += 1
+        later = asyncio.get_running_loop().call_later(_OVERLOOKED_S, self._tell_thinking)
+        try:
+            return await self._answering.answer(request)
+        finally:
+            later.cancel()
+            self._n_asked -= 1
+            if self._state == "thinking" and not self._n_asked:
+                self.set_status("ready", self.host.model.notice if self.host.model else "")
+
+    def _tell_thinking(self) -> None:
+        if self._state == "ready":
+            self.set_status("thinking", "")
 
     def take(self, document: Document) -> None:
         """Keep a document's newest version, as the newest of all documents."""
         self.documents.pop(document.uri, None)
         self.documents[document.uri] = document
-        self.on_change(document.uri)
-        self._answering.outdate(document.uri)
+        if notebook := self.notebook_of(document.uri):
+            self.notebooks[notebook.uri] = notebook.with_document(document)
+        uri = self._owner(document.uri)
+        self.on_change(uri)
+        self._answering.outdate(uri)
         # What is being written for another text would be thrown away.
         if not self._is_typed_along(document):
-            self.host.stop(document.uri)
+            self.host.stop(uri)
         self.wake()
+
+    def take_notebook(self, notebook: Notebook) -> None:
+        """Keep a notebook whose cells are others now, and their documents."""
+        self.notebooks[notebook.uri] = notebook
+        self.documents |= {cell.document.uri: cell.document for cell in notebook.cells}
+        self.on_change(notebook.uri)
+        self._answering.outdate(notebook.uri)
+        self.host.stop(notebook.uri)
+        self.wake()
+
+    def notebook_of(self, uri: str) -> Notebook | None:
+        """Return the notebook that a document is a cell of."""
+        return next((n for n in self.notebooks.values() if n.cell(uri)), None)
+
+    def _owner(self, uri: str) -> str:
+        """Return the URI of what is completed as one text: a cell's notebook, or a file."""
+        notebook = self.notebook_of(uri)
+        return notebook.uri if notebook else uri
 
     def _is_typed_along(self, document: Document) -> bool:
         """Tell whether a document differs by what is being written for it, and no more."""
-        then = self.host.late
-        if then is None or then.uri != document.uri:
+        then, uri = self.host.late, self._owner(document.uri)
+        if then is None or then.uri != uri:
             return False
-        offset = then.offset + len(document.text) - len(then.text)
-        return self.host.is_writing_along(_snapshot(document, offset))
+        notebook = self.notebooks.get(uri)
+        text = notebook.joined(document.uri).text if notebook else document.text
+        language_id = "python" if notebook else document.language_id
+        offset = then.offset + len(text) - len(then.text)
+        return self.host.is_writing_along(Snapshot(text, offset, language_id, uri))
+
+    def _snapshot(self, document: Document, offset: int) -> Snapshot:
+        """Return what is asked at an offset: of a cell it is the whole notebook.
+
+        Raises:
+            DocumentError: nothing is completed there.
+        """
+        notebook = self.notebook_of(document.uri)
+        if notebook is None:
+            others = self._open_files(document.uri)
+            return Snapshot(document.text, offset, document.language_id, document.uri, others)
+        joined = notebook.with_document(document).joined(document.uri)
+        offset = joined.offset(document.uri, offset)
+        return Snapshot(joined.text, offset, "python", notebook.uri)
+
+    def _open_files(self, uri: str) -> tuple[OpenFile, ...]:
+        """Return the other Python files, where the settings say that they are read."""
+        if not self.settings.open_files:
+            return ()
+        return tuple(
+            OpenFile(other.uri, other.text)
+            for other in self.documents.values()
+            if other.uri != uri and other.language_id == "python"
+        )
 
     def wake(self) -> None:
         """Put off unloading the model, and load it again where that was done."""
@@ -145,7 +279,8 @@ class CompletionServer(LanguageServer):
 
     def read_ahead(self, document: Document, offset: int) -> None:
         """Read what a completion at the offset would need, while nobody asks."""
-        self.host.read_ahead(_snapshot(document, offset), self.settings)
+        with suppress(DocumentError):
+            self.host.read_ahead(self._snapshot(document, offset), self.settings)
 
     def forget(self, uri: str) -> None:
         """End what is being done for a document that was closed, and forget it."""
@@ -153,6 +288,13 @@ class CompletionServer(LanguageServer):
         self._answering.forget(uri)
         self.documents.pop(uri, None)
         self.on_change(uri)
+
+    def forget_notebook(self, uri: str) -> None:
+        """End what is being done for a notebook that was closed, and forget it."""
+        if notebook := self.notebooks.pop(uri, None):
+            for cell in notebook.cells:
+                self.documents.pop(cell.document.uri, None)
+        self.forget(uri)
 
     def take_initial_settings(self, values: object) -> None:
         """Take what the client said at the start; it holds for what it never says again."""
@@ -167,7 +309,10 @@ class CompletionServer(LanguageServer):
         after = self.settings
         if before != after:
             self.host.forget_answers()
-        return _model_settings(before) != _model_settings(after)
+        needs_model = _model_settings(before) != _model_settings(after)
+        if needs_model:
+            self._n_failures = self._n_hangs = 0
+        return needs_model
 
     def tell_settings_problems(self) -> None:
         """Show what was wrong with the settings, once."""
@@ -197,6 +342,7 @@ class CompletionServer(LanguageServer):
                 return
             self._tell_loaded()
         if self.host.model is not None:
+            self.on_model()
             self.fall_asleep_later()
             if self.documents:
                 newest = next(reversed(self.documents.values()))
@@ -245,7 +391,8 @@ class CompletionServer(LanguageServer):
         is_invoked = context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         uri, selected = params.text_document.uri, context.selected_completion_info
         request = self._read_request(uri, params.position, selected, is_invoked=is_invoked)
-        answers = await self._answering.answer(request) if request else []
+        answers = await self._answer(request) if request else []
+        self.on_shown(answers)
         return [self._item(answer, request) for answer in answers if request]
 
     async def complete_word(self, params: types.CompletionParams) -> list[types.CompletionItem]:
@@ -254,14 +401,15 @@ class CompletionServer(LanguageServer):
         kinds = types.CompletionTriggerKind
         is_invoked = context is None or context.trigger_kind == kinds.Invoked
         request = self._read_request(uri, params.position, None, is_invoked=is_invoked)
-        answers = await self._answering.answer(request) if request else []
+        answers = await self._answer(request) if request else []
+        self.on_shown(answers[:1])
         return [self._menu_item(answer, request) for answer in answers[:1] if request]
 
     def why_no_suggestion(self, uri: str | None) -> str:
         """Return why the last answer of a document, else of the newest, was empty."""
         if uri is None:
             uri = next(reversed(self.documents), "")
-        reason = self._answering.why_empty(uri)
+        reason = self._answering.why_empty(self._owner(uri))
         if reason is None:
             return "nothing was asked for this file yet"
         return f"no suggestion, because {reason}" if reason else "the last answer was not empty"
@@ -279,8 +427,18 @@ class CompletionServer(LanguageServer):
             off=tuple(kind for kind, is_on in self.settings.checks.items() if not is_on),
         )
 
-    def tell_model_failed(self, error: Exception) -> None:
+    def _names_for(self, snapshot: Snapshot) -> NameSource | None:
+        if not self.settings.steering or snapshot.language_id != "python":
+            return None
+        path = to_fs_path(snapshot.uri.removesuffix(TURN_MARK))
+        project = self._project(path)
+        return NameSource(self._names.ask, path, str(project) if project else None)
+
+    def _take_failure(self, error: BaseException) -> None:
         """Tell the first failure of a model; after some in a row load it again."""
+        if isinstance(error, ModelHangsError):
+            self._take_hang()
+            return
         self._n_failures += 1
         if self._n_failures == _FAILURES:
             self._reloading = asyncio.ensure_future(self.load_model())
@@ -291,9 +449,20 @@ class CompletionServer(LanguageServer):
                 f"the model failed ({type(error).__name__}); see the log",
             )
 
-    def tell_model_answered(self) -> None:
+    def _take_hang(self) -> None:
+        """Load a model again that hangs, unless it does so again and again."""
+        self._n_hangs += 1
+        if self._n_hangs < _FAILURES:
+            self.show(types.MessageType.Error, "the model hangs and is loaded again")
+            self._reloading = asyncio.ensure_future(self.load_model())
+        else:
+            # Each that hangs keeps its memory.
+            self.host.give_up_load()
+            self._tell_failure("it hangs; choose another model, or restart the server")
+
+    def _take_model_answer(self) -> None:
         """Forget the failures of a model that answers again."""
-        self._n_failures = 0
+        self._n_failures = self._n_hangs = 0
 
     def count_accepted(self, number: object = None) -> None:
         """Count a completion that the client says was accepted."""
@@ -316,17 +485,20 @@ class CompletionServer(LanguageServer):
             return None
         try:
             offset = self._offset(document, position)
-            if selected is None:
-                snapshot = _snapshot(document, offset)
-                return _Request(snapshot, is_invoked, started, position.line)
-            start = self._offset(document, selected.range.start)
-            end = self._offset(document, selected.range.end)
+            if selected is not None:
+                # What is asked is what comes after the item that is selected in the menu.
+                start, end = (
+                    Position(place.line, place.character)
+                    for place in (selected.range.start, selected.range.end)
+                )
+                offset = document.offset(start, self.encoding) + len(selected.text)
+                edit = Edit(selected.text, start, end)
+                document = document.edited(document.version, [edit], self.encoding)
+            snapshot = self._snapshot(document, offset)
         except DocumentError as error:
             log.info("no completion: %s", error)
+            self._answering.say_nothing(self._owner(uri), str(error))
             return None
-        # What is asked is what comes after the item that is selected in the menu.
-        text = document.text[:start] + selected.text + document.text[end:]
-        snapshot = replace(_snapshot(document, 0), text=text, offset=start + len(selected.text))
         return _Request(snapshot, is_invoked, started, position.line, selected)
 
     def _offset(self, document: Document, position: types.Position) -> int:
@@ -400,9 +572,16 @@ def create_server(
     """
     server = CompletionServer(source, checker, settings or Settings(), statistics)
 
+    actions = add_turn_actions(server, server)
+    hints = TurnHints(server, server, actions.stale)
+    server.on_change, server.on_shown = actions.take_change, actions.take_shown
+    server.on_model = hints.take_model
+
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
+        server.watch_client(params.process_id)
         server.take_initial_settings(params.initialization_options)
+        hints.announce(params.capabilities)
         known = params.capabilities.text_document
         if not (known and known.inline_completion):
             # An item in the menu is better than nothing.
@@ -418,6 +597,8 @@ def create_server(
         server.checker.warm_up()
         await _pull_settings(server)
         server.tell_settings_problems()
+        _ask_for_settings_changes(server)
+        hints.follow_settings()
         await server.load_model()
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
@@ -430,6 +611,7 @@ def create_server(
         else:
             needs_model = await _pull_settings(server)
         server.tell_settings_problems()
+        hints.follow_settings()
         if needs_model:
             await server.load_model()
         elif server.host.model is not None:
@@ -451,8 +633,6 @@ def create_server(
     @server.command(_ACCEPTED)
     def accepted(*arguments: Any) -> None:
         server.count_accepted(*arguments[:1])
-
-    server.on_change = add_turn_actions(server, server)
 
     @server.feature(types.SHUTDOWN)
     def shutdown(_params: None) -> None:
@@ -477,8 +657,15 @@ async def _pull_settings(server: CompletionServer) -> bool:
     return bool(values and values[0]) and server.take_settings(values[0])
 
 
-def _snapshot(document: Document, offset: int) -> Snapshot:
-    return Snapshot(document.text, offset, document.language_id, document.uri)
+def _ask_for_settings_changes(server: CompletionServer) -> None:
+    """Register for changes of the settings, where the client wants that to be done."""
+    workspace = server.client_capabilities.workspace
+    changes = workspace.did_change_configuration if workspace else None
+    if changes and changes.dynamic_registration:
+        options = types.DidChangeConfigurationRegistrationOptions(section=_SECTION)
+        method = types.WORKSPACE_DID_CHANGE_CONFIGURATION
+        registration = types.Registration("codegen/settings", method, options)
+        server.client_register_capability(types.RegistrationParams([registration]))
 
 
 def _model_settings(settings: Settings) -> tuple[object, ...]:

@@ -99,11 +99,45 @@ class Settings:
         ("hide", "last"),
         "what automatic requests do with completions that the check finds fault with",
     )
+    suggest: Literal["quiet", "balanced", "eager"] = _setting(
+        "suggest",
+        "balanced",
+        ("quiet", "balanced", "eager"),
+        "how sure the model must be of what automatic requests show; eager: never mind, as "
+        "long as the check finds no fault",
+    )
     languages: Mapping[str, bool] = _setting(
         "languages",
         {},
         Mapping,
         "language ids of the editor with false where nothing is to be completed",
+    )
+    lines: Literal["auto", "single"] = _setting(
+        "lines",
+        "auto",
+        ("auto", "single"),
+        "how much automatic requests show; single: the first line, and the next one once it "
+        "is accepted",
+    )
+    open_files: bool = _setting(
+        "openFiles",
+        False,
+        bool,
+        "whether the model also reads what a Python file imports from other open files, "
+        "above the file; then a turn's prompt is more than its file",
+    )
+    in_comments: bool = _setting(
+        "inComments",
+        False,
+        bool,
+        "whether the rest of a line is completed in comments and strings too",
+    )
+    hints: bool = _setting(
+        "hints",
+        False,
+        bool,
+        "whether inlay hints show how surprising each turn's prompt is to the model "
+        "(its perplexity), and which programs are stale",
     )
     statistics: bool = _setting(
         "statistics",
@@ -118,6 +152,13 @@ class Settings:
         Mapping,
         "kinds of problems with false where they are not looked for: syntax, undefined-name, "
         "unresolved-import, unknown-attribute, wrong-argument",
+    )
+    steering: bool = _setting(
+        "steering",
+        True,
+        bool,
+        "whether only names that jedi is sure of may come after a dot, in imports and as "
+        "keywords of calls, in Python",
     )
 
 

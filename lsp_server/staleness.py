@@ -9,12 +9,23 @@ import hashlib
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsp_server.turns import Turn, read_turns
+from lsp_server.turns import Turn, read_turns, turn_at
 
 _N_REMEMBERED = 256
+_SCOPES = (
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Lambda,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+)
+# The parts of a node that run before its others.
+_FIRST = {"generators": 0, "iter": 1, "value": 2}
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,8 @@ class _Seen:
     turn: bytes
     bound: frozenset[bytes]
     """The names that its program binds."""
+    used: frozenset[bytes]
+    """Those that it uses."""
 
 
 class WrittenPrograms:
@@ -32,54 +45,70 @@ class WrittenPrograms:
     def __init__(self) -> None:
         """Remember none."""
         self._before: dict[bytes, tuple[_Seen, ...]] = {}
+        self._last: dict[bytes, _Seen] = {}
+        """The turns that were there last, so that a key costs what it changes."""
 
     def remember(self, text: str, start: int, language_id: str = "python") -> None:
         """Remember that we wrote the program of the turn that starts at an offset."""
-        turns = read_turns(text, language_id)
-        for turn in turns:
+        now = self._read(text, language_id)
+        # A copy, because another thread may be asking what is stale.
+        before = dict(self._before)
+        for turn, seen in now.items():
             if turn.start == start:
-                key = _hash_of(text, turn)
-                self._before.pop(key, None)
-                self._before[key] = tuple(_seen(text, other) for other in _above(turns, turn))
-        while len(self._before) > _N_REMEMBERED:
-            del self._before[next(iter(self._before))]
+                before.pop(seen.turn, None)
+                before[seen.turn] = tuple(_above(now, turn))
+        while len(before) > _N_REMEMBERED:
+            del before[next(iter(before))]
+        self._before = before
+
+    def accept(self, then: str, offset: int, text: str, language_id: str = "python") -> None:
+        """Remember a program that we offered at an offset and that a person accepted.
+
+        It is ours where the turn had no program then, or one of ours that this goes on.
+        """
+        turn = turn_at(read_turns(then, language_id), offset)
+        if turn and (not turn.has_program or _hash_of(then, turn) in self._before):
+            self.remember(text, turn.start, language_id)
 
     def stale(self, text: str, language_id: str = "python") -> tuple[list[Turn], list[Turn]]:
         """Return the turns with stale programs, and those that are as old but not ours.
 
         The latter are a person's, or edited by one: they are told of and left alone.
         """
-        if not self._before:
+        before = self._before
+        if not before:
             return [], []
-        turns = read_turns(text, language_id)
-        hashes = {turn: _hash_of(text, turn) for turn in turns}
-        n_times = Counter(hashes.values())
-        ours = {t for t in turns if hashes[t] in self._before and n_times[hashes[t]] == 1}
-        used = {turn: _names(_program(text, turn))[1] for turn in turns}
+        now = self._read(text, language_id)
+        n_times = Counter(seen.turn for seen in now.values())
+        ours = {t for t, seen in now.items() if seen.turn in before and n_times[seen.turn] == 1}
         stale, changed = [], set()
-        for turn in (turn for turn in turns if turn in ours):
-            now = {_seen(text, other) for other in _above(turns, turn)}
+        for turn in (turn for turn in now if turn in ours):
             # What came, and what went.
-            differing = now.symmetric_difference(self._before[hashes[turn]])
+            differing = set(_above(now, turn)).symmetric_difference(before[now[turn].turn])
             changed |= differing
-            if any(seen.bound & used[turn] for seen in differing):
+            if any(seen.bound & now[turn].used for seen in differing):
                 stale.append(turn)
         others = [
             turn
-            for turn in turns
+            for turn, own in now.items()
             if turn not in ours
-            and any(s.bound & used[turn] for s in changed if s.turn != hashes[turn])
+            and any(seen.bound & own.used for seen in changed if seen.turn != own.turn)
         ]
         return stale, others
 
+    def _read(self, text: str, language_id: str) -> dict[Turn, _Seen]:
+        """Return the turns of a text as they are now, in order."""
+        last, now = self._last, {}
+        for turn in read_turns(text, language_id):
+            key = _hash_of(text, turn)
+            now[turn] = last.get(key) or _Seen(key, *_names(_program(text, turn)))
+        self._last = {seen.turn: seen for seen in now.values()}
+        return now
 
-def _above(turns: Sequence[Turn], turn: Turn) -> list[Turn]:
+
+def _above(now: dict[Turn, _Seen], turn: Turn) -> list[_Seen]:
     # A turn that this one is part of changes with it.
-    return [other for other in turns if other.end <= turn.start]
-
-
-def _seen(text: str, turn: Turn) -> _Seen:
-    return _Seen(_hash_of(text, turn), _names(_program(text, turn))[0])
+    return [seen for other, seen in now.items() if other.end <= turn.start]
 
 
 def _program(text: str, turn: Turn) -> str:
@@ -96,19 +125,61 @@ def _digest(text: str) -> bytes:
 
 def _names(program: str) -> tuple[frozenset[bytes], frozenset[bytes]]:
     """Return the hashes of the names that a program binds and of those that it uses."""
+    names = _Names()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(textwrap.dedent(program.lstrip("\r\n")))
+            names.read(ast.parse(textwrap.dedent(program.lstrip("\r\n"))))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset(), frozenset()
-    bound: set[str] = set()
-    used: set[str] = set()
-    for node in ast.walk(tree):
+    return frozenset(map(_digest, names.scopes[0])), frozenset(map(_digest, names.used))
+
+
+class _Names:
+    """The names of a program, read in the order in which it runs.
+
+    What a function, a class or a comprehension binds is its own. An attribute is a name
+    with a dot before it, whatever it is an attribute of.
+    """
+
+    def __init__(self) -> None:
+        self.scopes: list[set[str]] = [set()]
+        """What each scope that is open binds, the program's own first."""
+        self.used: set[str] = set()
+        """What is used without being bound before."""
+
+    def read(self, node: ast.AST) -> None:
+        """Add the names of a node and of all in it."""
+        # Of functions, classes, imports, errors and patterns.
+        name = getattr(node, "asname", None) or getattr(node, "name", None)
+        if isinstance(node, ast.arg):
+            name = node.arg
+        if isinstance(name, str):
+            self.scopes[-1].add(name.partition(".")[0])
+        if isinstance(node, ast.AugAssign):
+            self._take(node.target, is_use=True)
+        if isinstance(node, _SCOPES):
+            self.scopes.append(set())
+        for field in sorted(node._fields, key=lambda field: _FIRST.get(field, len(_FIRST))):
+            value = getattr(node, field, None)
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    self.read(child)
+        if isinstance(node, _SCOPES):
+            own = self.scopes.pop()
+            if isinstance(node, ast.ClassDef):
+                self.scopes[0] |= {f".{name}" for name in own}
+        self._take(node, is_use=isinstance(getattr(node, "ctx", None), ast.Load))
+
+    def _take(self, node: ast.AST, *, is_use: bool) -> None:
         if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add(node.asname or node.name.partition(".")[0])
-    return frozenset(map(_digest, bound)), frozenset(map(_digest, used))
+            name, scope = node.id, self.scopes[-1]
+        elif isinstance(node, ast.Attribute):
+            # It outlives the scope.
+            name, scope = f".{node.attr}", self.scopes[0]
+        else:
+            return
+        if not is_use:
+            scope.add(name)
+        elif not any(name in scope for scope in self.scopes):
+            self.used.add(name)

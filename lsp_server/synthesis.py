@@ -11,6 +11,7 @@ from lsp_server.completion import Completion, Model, complete, line_end_of
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import position_at, split_lines
 from lsp_server.repair import kept_text
+from lsp_server.steering import NameSource
 from lsp_server.turns import Turn, read_turns
 from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 
@@ -55,6 +56,11 @@ class WrittenTurn:
     text: str
     """The whole file after this turn."""
 
+    @property
+    def stands(self) -> bool:
+        """Tell whether the program stands in the text."""
+        return bool(self.program) and self.verdict.verdict is not VerdictKind.FLAGGED
+
 
 def synthesize(
     model: Model,
@@ -62,46 +68,85 @@ def synthesize(
     *,
     max_new_tokens: int,
     check: Check,
+    language_id: str = "python",
     path: str | None = None,
     stale_from: int | None = None,
+    names: NameSource | None = None,
+    filters: bool = True,
 ) -> Iterator[WrittenTurn]:
-    """Yield each turn without a program as it is written, from the first on.
+    """Yield each turn without a program as ``write_turn`` writes it, from the first on.
 
     With ``stale_from``, a zero-based line, the programs of the turns from that line on
-    are written anew, in the same way. A program that the check flags is not built upon:
-    the text stays as it was, and so does a stale program that has no better one.
+    are written anew, in the same way. ``names`` and ``filters`` are those of ``complete``.
     """
     # Characters from that line on; counted from the end, what is written above is no matter.
     n_stale = 0 if stale_from is None else sum(map(len, split_lines(text)[stale_from:]))
     passed = 0
-    while turn := _next_turn(text, passed, n_stale):
-        started = time.perf_counter()
-        opening = open_turn(text, turn)
-        snapshot = Snapshot(opening.text, opening.offset)
-        completion = complete(model, snapshot, max_new_tokens=max_new_tokens)
-        program = next(iter(programs_of(completion)), "")
-        verdict = UNCHECKED
-        if program:
-            request = CheckRequest(snapshot.text, snapshot.offset, program, path=path)
-            verdict = check(replace(request, cut=Cut.OUTER))
-            program = kept_text(program, verdict)
-        if program and verdict.verdict is not VerdictKind.FLAGGED:
-            text = opening.written(program)
-            # What was just written is not stale.
-            n_stale = min(n_stale, len(opening.text) - opening.offset)
-        passed = turn.start + 1
-        yield WrittenTurn(
-            line=position_at(text, turn.start).line,
-            prompt=turn.prompt,
-            program=program,
-            verdict=verdict,
-            total_ms=1e3 * (time.perf_counter() - started),
-            text=text,
+    while turn := _next_turn(text, language_id, passed, n_stale):
+        n_below = len(text) - turn.end
+        written = write_turn(
+            model,
+            text,
+            turn,
+            max_new_tokens=max_new_tokens,
+            check=check,
+            language_id=language_id,
+            path=path,
+            names=names,
+            filters=filters,
         )
+        if written.stands:
+            # What was just written is not stale.
+            n_stale = min(n_stale, n_below)
+        text = written.text
+        passed = turn.start + 1
+        yield written
 
 
-def _next_turn(text: str, passed: int, n_stale: int) -> Turn | None:
-    for turn in read_turns(text):
+def write_turn(
+    model: Model,
+    text: str,
+    turn: Turn,
+    *,
+    max_new_tokens: int,
+    check: Check,
+    language_id: str = "python",
+    path: str | None = None,
+    names: NameSource | None = None,
+    filters: bool = True,
+) -> WrittenTurn:
+    """Write the program of one turn, in the place of the one it has.
+
+    A program that the check, which knows Python only, flags is not built upon: the text
+    stays as it was, as it does where the model has no program.
+    """
+    started = time.perf_counter()
+    opening = open_turn(text, turn)
+    snapshot = Snapshot(opening.text, opening.offset, language_id)
+    completion = complete(
+        model, snapshot, max_new_tokens=max_new_tokens, names=names, filters=filters
+    )
+    program = next(iter(programs_of(completion)), "")
+    verdict = UNCHECKED
+    if program and language_id == "python":
+        request = CheckRequest(
+            snapshot.text, snapshot.offset, program, path=path, cut=Cut.OUTER
+        )
+        verdict = check(request)
+        program = kept_text(program, verdict)
+    written = WrittenTurn(
+        line=position_at(text, turn.start).line,
+        prompt=turn.prompt,
+        program=program,
+        verdict=verdict,
+        total_ms=1e3 * (time.perf_counter() - started),
+        text=text,
+    )
+    return replace(written, text=opening.written(program)) if written.stands else written
+
+
+def _next_turn(text: str, language_id: str, passed: int, n_stale: int) -> Turn | None:
+    for turn in read_turns(text, language_id):
         is_stale = len(text) - turn.start <= n_stale
         if turn.start >= passed and (is_stale or not turn.has_program):
             return turn
@@ -111,7 +156,8 @@ def _next_turn(text: str, passed: int, n_stale: int) -> Turn | None:
 def open_turn(text: str, turn: Turn) -> Opening:
     """Return the text with an empty line for the turn's program.
 
-    What was there goes. One blank line comes before what follows, or two where there were.
+    What was there goes. One blank line comes before what follows, or two where there were,
+    or none where that is a brace.
     """
     line_end = line_end_of(text)
     head = text[: turn.prompt_end]
@@ -121,6 +167,8 @@ def open_turn(text: str, turn: Turn) -> Opening:
     n_blank = sum(not line.strip() for line in split_lines(body[len(body.rstrip()) :])[:-1])
     # The first line end after a program is the program's own.
     n_blank = min(max(1, n_blank - bool(body.strip())), 2)
+    if rest.lstrip().startswith("}"):
+        n_blank = 0
     if not rest.strip():
         n_blank, rest = 0, ""
     return Opening(

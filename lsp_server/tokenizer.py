@@ -1,5 +1,6 @@
 """Text to token ids and back, exactly; the only module with tokenizers."""
 
+import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from lsp_server.infill import InfillTokens
 from lsp_server.vocabulary import Encoded, Vocabulary
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# A batch of one text needs no thread pool of the library's own.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Tokenizer:
@@ -61,8 +64,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> Encoded:
         """Return the tokens of a text; lone surrogates, which no model has, are U+FFFD."""
-        encoding = self._tokenizer.encode(
-            _SURROGATE.sub("\ufffd", text), add_special_tokens=False
+        # Unlike ``encode`` it lets other threads run meanwhile.
+        (encoding,) = self._tokenizer.encode_batch(
+            [_SURROGATE.sub("\ufffd", text)], add_special_tokens=False
         )
         return Encoded(encoding.ids, encoding.offsets, encoding.word_ids)
 

@@ -7,33 +7,38 @@ An edit by the person inside or above the turn that is being written ends the ru
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
-from pygls.uris import to_fs_path
 
+from lsp_server.answers import Answer
 from lsp_server.documents import Document
 from lsp_server.model_host import ModelHost
+from lsp_server.notebooks import CellEdit, Notebook
 from lsp_server.pending_checks import Checker
-from lsp_server.plan import Snapshot
+from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import Encoding, position_at, split_lines
 from lsp_server.protocol import CompletionProtocol
+from lsp_server.repair import kept_text
 from lsp_server.settings import Settings
 from lsp_server.staleness import WrittenPrograms
 from lsp_server.synthesis import open_turn, programs_of
 from lsp_server.turns import Turn, read_turns
-from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict, VerdictKind
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 
 WRITE_TURN = "codegen.writeTurn"
 WRITE_ALL_TURNS = "codegen.writeAllTurns"
 REWRITE_TURN = "codegen.rewriteTurn"
 REWRITE_STALE = "codegen.rewriteStale"
 
-_EDIT_DEADLINE_S = 10.0
+TURN_MARK = "#turn"
+"""Ends the URI of what is written for a document beside its completions."""
+EDIT_DEADLINE_S = 10.0
+"""How long a client may take to make an edit, and to tell of it."""
 _CONFIRMATION_DEADLINE_S = 300.0
 """A person reads what is to be rewritten before it is."""
 _CHECK_DEADLINE_S = 10.0
@@ -47,6 +52,7 @@ class TurnKeeper(Protocol):
     """What turn actions need of ``lsp_server.server.CompletionServer``."""
 
     documents: dict[str, Document]
+    notebooks: dict[str, Notebook]
     host: ModelHost
     checker: Checker
     settings: Settings
@@ -56,11 +62,17 @@ class TurnKeeper(Protocol):
     def encoding(self) -> Encoding:
         """The unit in which the client counts characters."""
 
+    def notebook_of(self, uri: str) -> Notebook | None:
+        """Return the notebook that a document is a cell of."""
+
     def show(self, kind: types.MessageType, message: str) -> None:
         """Show one line to the person at the editor."""
 
     def wake(self) -> None:
         """Load the model again where it was let go."""
+
+    def check_request(self, snapshot: Snapshot, insert_text: str) -> CheckRequest:
+        """Return what is to be checked of a program."""
 
 
 class _EndedError(Exception):
@@ -74,8 +86,15 @@ class _Run:
         self.uri = uri
         self.programs = programs
         self.changed = asyncio.Event()
+        self.n_begun = 0
         self.n_written = 0
         self.notes: list[str] = []
+        self.show_progress: Callable[[str], None] = lambda _message: None
+
+    def begin_next(self, n_left: int) -> None:
+        """Show how far the run is; so many turns are to be written yet."""
+        self.n_begun += 1
+        self.show_progress(f"{self.n_begun} of {self.n_begun + n_left - 1}")
 
 
 Action = Callable[[_Run, int], Awaitable[None]]
@@ -89,23 +108,50 @@ class TurnActions:
         self._server = server
         self._keeper = keeper
         self._programs: dict[str, WrittenPrograms] = {}
+        self._shown: dict[str, list[Answer]] = {}
+        """The programs that were shown last in a document, until it is edited."""
+        self._remembering: set[asyncio.Future[None]] = set()
         self._runs: dict[str, _Run] = {}
         self._n_runs = 0
 
     def take_change(self, uri: str) -> None:
         """Look at a document that was edited or closed."""
-        if uri not in self._keeper.documents:
+        shown = self._shown.pop(uri, [])
+        if uri not in self._keeper.documents and uri not in self._keeper.notebooks:
             self._programs.pop(uri, None)
+        elif shown and (document := self._text(uri)):
+            for answer in shown:
+                if answer.accepted.text == document.text:
+                    self._remember_accepted(answer)
         if run := self._runs.get(uri):
             run.changed.set()
 
+    def take_shown(self, answers: Sequence[Answer]) -> None:
+        """Look at suggestions: a program is ours if all of it is accepted in one edit."""
+        programs = [answer for answer in answers if answer.candidate.rule is Rule.TURN]
+        if programs:
+            self._shown[programs[0].snapshot.uri] = programs
+
+    def _remember_accepted(self, answer: Answer) -> None:
+        then, now = answer.snapshot, answer.accepted
+        programs = self._programs.setdefault(then.uri, WrittenPrograms())
+        # Reading all turns of a long file takes longer than the event loop may wait.
+        remembering = asyncio.ensure_future(
+            asyncio.to_thread(
+                programs.accept, then.text, then.offset, now.text, then.language_id
+            )
+        )
+        self._remembering.add(remembering)
+        remembering.add_done_callback(self._remembering.discard)
+
     def offered(self, uri: str, line: int) -> list[types.CodeAction]:
         """Return the actions that apply at a line."""
-        document = self._keeper.documents.get(uri)
+        owner, line_there = self._place(uri, line)
+        document = self._text(owner)
         if document is None:
             return []
-        turns = read_turns(document.text, document.language_id)
-        start, here = _at(document.text, turns, line)
+        turns = self._turns(document)
+        start, here = _at(document.text, turns, line_there)
         rewrite = types.CodeActionKind.RefactorRewrite
         offers = []
         if here is not None and not here.has_program:
@@ -114,8 +160,7 @@ class TurnActions:
             offers.append(("Write all turns below", WRITE_ALL_TURNS, rewrite))
         if here is not None and here.has_program:
             offers.append(("Write this turn anew", REWRITE_TURN, rewrite))
-        programs = self._programs.get(uri)
-        if programs and programs.stale(document.text, document.language_id)[0]:
+        if self.stale(document):
             offers.append(("Write the stale turns", REWRITE_STALE, types.CodeActionKind.Source))
         return [
             types.CodeAction(
@@ -123,6 +168,11 @@ class TurnActions:
             )
             for title, command, kind in offers
         ]
+
+    def stale(self, document: Document) -> list[Turn]:
+        """Return the turns whose programs we wrote and that are stale."""
+        programs = self._programs.get(document.uri)
+        return programs.stale(document.text, document.language_id)[0] if programs else []
 
     async def write_turn(self, run: _Run, line: int) -> None:
         """Write the program of the turn at a line, which has none."""
@@ -141,11 +191,12 @@ class TurnActions:
         while True:
             document = self._document(run)
             turns = self._turns(document)
-            turn = next((t for t in turns if t.start >= passed and not t.has_program), None)
-            if turn is None:
+            left = [turn for turn in turns if turn.start >= passed and not turn.has_program]
+            if not left:
                 return
-            await self._write(run, document, turn)
-            passed = turn.start + 1
+            run.begin_next(len(left))
+            await self._write(run, document, left[0])
+            passed = left[0].start + 1
 
     async def rewrite_turn(self, run: _Run, line: int) -> None:
         """Write another program for the turn at a line."""
@@ -163,17 +214,19 @@ class TurnActions:
         while True:
             document = self._document(run)
             stale, _ = run.programs.stale(document.text, document.language_id)
-            turn = next((turn for turn in stale if turn.start > passed), None)
-            if turn is None:
+            left = [turn for turn in stale if turn.start > passed]
+            if not left:
                 break
-            await self._write(run, document, turn)
-            passed = turn.start
+            run.begin_next(len(left))
+            await self._write(run, document, left[0])
+            passed = left[0].start
         if others:
-            lines = ", ".join(str(_line_of(document.text, other)) for other in others)
+            lines = ", ".join(self._line_of(document, other) for other in others)
             run.notes.append(f"not written by us, or edited, and so left alone: line {lines}")
 
     async def run(self, action: Action, uri: str, line: int) -> None:
         """Run an action to its end, and show in one line what there is to tell."""
+        uri, line = self._place(uri, line)
         if uri in self._runs:
             self._tell("turns of this file are being written already")
             return
@@ -200,6 +253,9 @@ class TurnActions:
         if is_shown:
             begin = types.WorkDoneProgressBegin("Writing turns", cancellable=True)
             progress.begin(token, begin)
+            run.show_progress = lambda message: progress.report(
+                token, types.WorkDoneProgressReport(message=message, cancellable=True)
+            )
             # The client's cancellation comes to the event loop, where this belongs.
             progress.tokens[token].add_done_callback(lambda _: work.cancel())
         try:
@@ -215,7 +271,7 @@ class TurnActions:
         self, run: _Run, document: Document, turn: Turn, *, other: bool = False
     ) -> None:
         """Write one program; where it is flagged or there is none, note it and go on."""
-        line = _line_of(document.text, turn)
+        line = self._line_of(document, turn)
         old = document.text[turn.prompt_end : turn.end].strip()
         opening = open_turn(document.text, turn)
         snapshot = Snapshot(
@@ -223,7 +279,7 @@ class TurnActions:
             opening.offset,
             document.language_id,
             # So that neither an edit below nor a request for a completion ends it.
-            f"{document.uri}#turn",
+            document.uri + TURN_MARK,
         )
         programs = await self._programs_for(run, document, turn, snapshot, other=other)
         if other:
@@ -232,11 +288,12 @@ class TurnActions:
             run.notes.append(f"the model has no {'other ' * other}program for line {line}")
             return
         verdict = await self._check(snapshot, document, programs[0])
+        program = kept_text(programs[0], verdict)
         if verdict.verdict is VerdictKind.FLAGGED:
             faults = "; ".join(problem.message for problem in verdict.problems)
             run.notes.append(f"line {line} is not written, the check found: {faults}")
             return
-        await self._apply(run, document, turn, programs[0])
+        await self._apply(run, document, turn, program)
 
     async def _programs_for(
         self, run: _Run, document: Document, turn: Turn, snapshot: Snapshot, *, other: bool
@@ -272,9 +329,10 @@ class TurnActions:
     async def _check(self, snapshot: Snapshot, document: Document, program: str) -> Verdict:
         if not self._keeper.settings.check_deadline_ms or document.language_id != "python":
             return UNCHECKED
-        path = to_fs_path(document.uri)
-        request = CheckRequest(snapshot.text, snapshot.offset, program, path=path)
-        checked = asyncio.wrap_future(self._keeper.checker.submit(request))
+        request = self._keeper.check_request(replace(snapshot, uri=document.uri), program)
+        checked = asyncio.wrap_future(
+            self._keeper.checker.submit(replace(request, cut=Cut.OUTER))
+        )
         try:
             verdict: Verdict = await asyncio.wait_for(checked, _CHECK_DEADLINE_S)
         except TimeoutError:
@@ -286,7 +344,7 @@ class TurnActions:
         while True:
             document, now = self._same_turn(run, then, turn)
             edit = self._edit(document, now, program)
-            deadline_s = _CONFIRMATION_DEADLINE_S if now.has_program else _EDIT_DEADLINE_S
+            deadline_s = _CONFIRMATION_DEADLINE_S if now.has_program else EDIT_DEADLINE_S
             asked = self._server.workspace_apply_edit_async(
                 types.ApplyWorkspaceEditParams(edit, label=_label(now))
             )
@@ -301,7 +359,7 @@ class TurnActions:
         opening = open_turn(document.text, now)
         expected = opening.written(program)[: opening.offset + len(program)]
         try:
-            async with asyncio.timeout(_EDIT_DEADLINE_S):
+            async with asyncio.timeout(EDIT_DEADLINE_S):
                 while self._document(run).version == document.version:
                     run.changed.clear()
                     await run.changed.wait()
@@ -314,25 +372,27 @@ class TurnActions:
         run.programs.remember(text, turn.start, document.language_id)
 
     def _edit(self, document: Document, turn: Turn, program: str) -> types.WorkspaceEdit:
-        opening = open_turn(document.text, turn)
+        change_to = self._change(document, turn, program)
+        target, new_text = change_to.document, change_to.new_text
         start, end = (
-            position_at(document.text, offset, self._keeper.encoding)
-            for offset in (opening.start, opening.end)
+            position_at(target.text, offset, self._keeper.encoding)
+            for offset in (change_to.start, change_to.end)
         )
         where = types.Range(types.Position(*start), types.Position(*end))
-        new_text = opening.replacement(program)
         annotations = None
-        change: types.TextEdit | types.AnnotatedTextEdit = types.TextEdit(where, new_text)
+        plain = types.TextEdit(where, new_text)
+        change: types.TextEdit | types.AnnotatedTextEdit = plain
         workspace = self._server.client_capabilities.workspace
         can = workspace.workspace_edit if workspace else None
-        if turn.has_program and can and can.change_annotation_support:
+        if not (can and (can.document_changes or can.resource_operations)):
+            # As the specification has it: such a client knows no versions.
+            return types.WorkspaceEdit(changes={target.uri: [plain]})
+        if turn.has_program and can.change_annotation_support:
             annotations = {
                 _ANNOTATION: types.ChangeAnnotation(_label(turn), needs_confirmation=True)
             }
             change = types.AnnotatedTextEdit(_ANNOTATION, where, new_text)
-        identifier = types.OptionalVersionedTextDocumentIdentifier(
-            document.uri, document.version
-        )
+        identifier = types.OptionalVersionedTextDocumentIdentifier(target.uri, target.version)
         return types.WorkspaceEdit(
             document_changes=[types.TextDocumentEdit(identifier, [change])],
             change_annotations=annotations,
@@ -351,21 +411,61 @@ class TurnActions:
             raise _EndedError("the text was edited inside or above the turn")
         return document, now
 
+    def _change(self, document: Document, turn: Turn, program: str) -> CellEdit:
+        """Return where a program goes, and what goes there with it."""
+        notebook = self._keeper.notebooks.get(document.uri)
+        if notebook is None:
+            opening = open_turn(document.text, turn)
+            new_text = opening.replacement(program)
+            return CellEdit(document, opening.start, opening.end, new_text)
+        edit = notebook.joined().edit(turn.prompt_end, turn.end, program)
+        if edit is None:
+            raise _EndedError("this turn's program has no code cell of its own")
+        return edit
+
+    def _place(self, uri: str, line: int) -> tuple[str, int]:
+        """Return the whole that a document is part of, and the line there."""
+        notebook = self._keeper.notebook_of(uri)
+        if notebook is None:
+            return uri, line
+        return notebook.uri, notebook.joined().line(uri, line)
+
+    def _text(self, uri: str) -> Document | None:
+        """Return a document, or the cells of a notebook as one."""
+        notebook = self._keeper.notebooks.get(uri)
+        if notebook is None:
+            return self._keeper.documents.get(uri)
+        return Document.opened(uri, "python", notebook.n_edits, notebook.joined().text)
+
+    def _line_of(self, document: Document, turn: Turn) -> str:
+        notebook = self._keeper.notebooks.get(document.uri)
+        if notebook is None:
+            return str(position_at(document.text, turn.start).line + 1)
+        cell, line = notebook.joined().cell_line(turn.start)
+        return f"{line} of cell {cell}"
+
     def _document(self, run: _Run) -> Document:
-        document = self._keeper.documents.get(run.uri)
+        document = self._text(run.uri)
         if document is None:
             raise _EndedError("the document is not open")
         return document
 
     def _turns(self, document: Document) -> tuple[Turn, ...]:
-        return read_turns(document.text, document.language_id)
+        """Return the turns of a document; of a notebook those that can be written."""
+        turns = read_turns(document.text, document.language_id)
+        notebook = self._keeper.notebooks.get(document.uri)
+        if notebook is None:
+            return turns
+        joined = notebook.joined()
+        waiting = map(joined.waiting, turns)
+        return tuple(t for t in waiting if joined.edit(t.prompt_end, t.end, ""))
 
     def _tell(self, message: str) -> None:
         self._keeper.show(types.MessageType.Info, message)
 
 
-def add_turn_actions(server: LanguageServer, keeper: TurnKeeper) -> Callable[[str], None]:
-    """Add the commands and the code actions; returns what is to be told of changes."""
+def add_turn_actions(server: LanguageServer, keeper: TurnKeeper) -> TurnActions:
+    """Add the commands and the code actions; returns who is to be told of changes."""
     actions = TurnActions(server, keeper)
     works: dict[str, Action] = {
         WRITE_TURN: actions.write_turn,
@@ -390,14 +490,16 @@ def add_turn_actions(server: LanguageServer, keeper: TurnKeeper) -> Callable[[st
     kinds = [types.CodeActionKind.RefactorRewrite, types.CodeActionKind.Source]
 
     @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(kinds))
-    def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
-        offered = actions.offered(params.text_document.uri, params.range.start.line)
+    async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
+        # A long file takes long to read, and this is asked wherever the cursor goes.
+        uri, line = params.text_document.uri, params.range.start.line
+        offered = await asyncio.to_thread(actions.offered, uri, line)
         only = params.context.only
         if only is None:
             return offered
         return [a for a in offered if any(_is_of(a.kind, kind) for kind in only)]
 
-    return actions.take_change
+    return actions
 
 
 def _is_of(kind: types.CodeActionKind | str | None, wanted: types.CodeActionKind | str) -> bool:
@@ -423,10 +525,6 @@ def _after(programs: list[str], old: str) -> list[str]:
 
 def _label(turn: Turn) -> str:
     return "Write this turn anew" if turn.has_program else "Write this turn"
-
-
-def _line_of(text: str, turn: Turn) -> int:
-    return position_at(text, turn.start).line + 1
 
 
 def _reason(error: BaseException | None) -> str:

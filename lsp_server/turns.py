@@ -3,20 +3,23 @@
 In Python the docstring of a function or a class states one too.
 
 Pure, and read anew from each text: a buffer is the whole state of its conversation.
-The idea is CodeGen's multi-turn prompt (Nijkamp et al., 2022, section 4).
+A Python text is read in blocks, and those that were read lately are not read again, so
+that a key costs what is read of its own block. The idea is CodeGen's multi-turn prompt
+(Nijkamp et al., 2022, section 4).
 """
 
 import ast
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
-from lsp_server.language_lines import is_read, read_lines
+from lsp_server.language_lines import is_read, scan
 from lsp_server.positions import LINE_END
 from lsp_server.python_lines import Line, LineKind, width_of
 
@@ -50,6 +53,13 @@ _SLASHED_SECTION_MARK = re.compile(
 )
 _STATEMENT_END = re.compile(r"[;{}]$|^\s*(?:await |return )?[\w.$]+\(.*\)$")
 _DOC_TAG = re.compile(r"\{@[^}]*\}|^\s*@.*")
+_LONGEST_PROMPT = 1 << 14
+"""Characters; a longer comment states no step, and parsing it would take long."""
+_BLOCK_END = re.compile(r"\n\r?\n(?=\S|[ \t]+(?:async |class |def |@))")
+"""What comes next is neither a docstring nor goes on with a comment."""
+_SHORT_BLOCK, _LONG_BLOCK = 1 << 12, 1 << 16
+"""Characters; of long blocks few are kept, and none that are longer, to save memory."""
+_N_SHORT_BLOCKS, _N_LONG_BLOCKS = 1 << 12, 1 << 6
 _DOCUMENTED = ("def ", "class ", "async def ")
 _DOCSTRING = re.compile(
     r"""[rRuU]?(?P<quote>\"{3}|'{3}|"|')(?P<words>(?:[^\\'"]++|\\.|(?!(?P=quote))['"])*+)(?P=quote)""",
@@ -92,40 +102,97 @@ class _Run(NamedTuple):
     """Where the words of a prompt lie."""
 
 
+class _Stretch(NamedTuple):
+    """A run, and the program after it that changes nothing about any turn."""
+
+    role: _Role
+    is_code: bool
+    width: int
+    start: int
+    turn: Turn | None
+    """What it begins, without the program; offsets are into the block."""
+
+
+class _Block(NamedTuple):
+    """A part of a text that no string, bracket, comment or docstring leaves."""
+
+    stretches: tuple[_Stretch, ...]
+    line_starts: tuple[int, ...]
+    """Of the lines that begin in no string or bracket."""
+    statement_starts: tuple[int, ...]
+    """Of those that hold code and have no indentation."""
+    is_closed: bool
+    """Whether nothing that it opens goes on after it."""
+    is_header: bool
+    """Whether no code stands before what follows it."""
+
+
 @dataclass
 class _Draft:
-    run: _Run
+    turn: Turn
+    base: int
     width: int
-    prompt_end: int
     end: int
     has_program: bool = False
 
 
-def read_turns(text: str, language_id: str = "python") -> tuple[Turn, ...]:
-    """Return the turns of a text in the order of their prompts.
+@dataclass(frozen=True)
+class Reading:
+    """What there is to know of a text."""
 
-    A text of a language that nobody reads has none.
-    """
+    turns: tuple[Turn, ...]
+    """In the order of their prompts."""
+    _blocks: Sequence[tuple[int, _Block]] = ()
+
+    def line_start_before(self, offset: int) -> int:
+        """Return where a line starts before an offset that begins in no string or bracket.
+
+        Whoever scans from there finds what a scan from the beginning does.
+        """
+        return self._last_before(offset, lambda block: block.line_starts)
+
+    def statement_start_before(self, offset: int) -> int:
+        """Return where the last statement without indentation starts before an offset.
+
+        Of the blocks that are open at the offset, none is opened above it.
+        """
+        return self._last_before(offset, lambda block: block.statement_starts)
+
+    def _last_before(self, offset: int, starts_of: Callable[[_Block], tuple[int, ...]]) -> int:
+        index = bisect_left(self._blocks, offset, key=lambda block: block[0])
+        for base, block in reversed(self._blocks[:index]):
+            starts = starts_of(block)
+            if n_before := bisect_left(starts, offset - base):
+                return base + starts[n_before - 1]
+        return 0
+
+
+def read(text: str, language_id: str = "python") -> Reading:
+    """Read a text; that of a language that nobody reads has no turns."""
     if not is_read(language_id):
-        return ()
+        return Reading(())
+    is_python = language_id == "python"
+    blocks = _python_blocks(text) if is_python else [(0, _slashed_block(text, language_id))]
     drafts: list[_Draft] = []
     # The turns whose scope is still open; each is indented more than the one before.
     open_drafts: list[_Draft] = []
-    is_python = language_id == "python"
-    lines = read_lines(text, language_id)
-    for run in _python_runs(text, lines) if is_python else _slashed_runs(text, lines):
-        first = run.lines[0]
-        width = width_of(first.indent)
-        while open_drafts and _closes(run.role, first, width, open_drafts[-1]):
-            open_drafts.pop().end = first.start
-        if open_drafts:
-            # Those before it have one since it was opened.
-            open_drafts[-1].has_program = True
-        if run.role is _Role.PROMPT:
-            draft = _Draft(run, width, _next_start(text, run.lines[-1]), len(text))
-            drafts.append(draft)
-            open_drafts.append(draft)
-    return tuple(_turn(text, draft) for draft in drafts)
+    for base, block in blocks:
+        for stretch in block.stretches:
+            while open_drafts and _closes(stretch, open_drafts[-1]):
+                open_drafts.pop().end = base + stretch.start
+            if open_drafts:
+                # Those before it have one since it was opened.
+                open_drafts[-1].has_program = True
+            if stretch.turn is not None:
+                draft = _Draft(stretch.turn, base, stretch.width, len(text))
+                drafts.append(draft)
+                open_drafts.append(draft)
+    return Reading(tuple(map(_turn, drafts)), blocks)
+
+
+def read_turns(text: str, language_id: str = "python") -> tuple[Turn, ...]:
+    """Return the turns of a text in the order of their prompts."""
+    return read(text, language_id).turns
 
 
 def turn_at(turns: tuple[Turn, ...], offset: int) -> Turn | None:
@@ -134,15 +201,85 @@ def turn_at(turns: tuple[Turn, ...], offset: int) -> Turn | None:
     return inside[-1] if inside else None
 
 
-def _closes(role: _Role, first: Line, width: int, draft: _Draft) -> bool:
-    if role is _Role.PROGRAM:
-        return first.kind is LineKind.CODE and width < draft.width
-    return width <= draft.width
+def _closes(stretch: _Stretch, draft: _Draft) -> bool:
+    if stretch.role is _Role.PROGRAM:
+        return stretch.is_code and stretch.width < draft.width
+    return stretch.width <= draft.width
 
 
-def _python_runs(text: str, lines: list[Line]) -> Iterator[_Run]:
-    """Yield every line that is not blank, lines that belong together as one run."""
+def _python_blocks(text: str) -> list[tuple[int, _Block]]:
+    """Return the blocks of a text and where they start."""
+    blocks = []
+    ends = [*(match.end() for match in _BLOCK_END.finditer(text)), len(text)]
+    start = index = 0
     at_top = True
+    while start < len(text):
+        n_joined = 1
+        while True:
+            last = min(index + n_joined, len(ends)) - 1
+            end = ends[last]
+            block = _python_block(text[start:end], start == 0, at_top)
+            if block.is_closed or end == len(text):
+                break
+            # So that what is never closed takes twice the time, and no more.
+            n_joined *= 2
+        blocks.append((start, block))
+        at_top = at_top and block.is_header
+        start, index = end, last + 1
+    return blocks
+
+
+def _python_block(text: str, is_first: bool, at_top: bool) -> _Block:
+    if len(text) <= _SHORT_BLOCK:
+        return _short_block(text, is_first, at_top)
+    read_block = _long_block if len(text) <= _LONG_BLOCK else _read_block
+    return read_block(text, is_first, at_top)
+
+
+def _read_block(text: str, is_first: bool, at_top: bool) -> _Block:
+    lines, _, _, outside = scan(text, "python")
+    n_above = 0 if is_first else _CODING_LINES
+    return _Block(
+        _stretches(text, _python_runs(text, lines, n_above, at_top)),
+        tuple(outside),
+        tuple(line.start for line in lines if line.kind is LineKind.CODE and not line.indent),
+        lines[-1].kind is not LineKind.INSIDE,
+        all(line.kind in (LineKind.COMMENT, LineKind.BLANK) for line in lines),
+    )
+
+
+_short_block = lru_cache(maxsize=_N_SHORT_BLOCKS)(_read_block)
+_long_block = lru_cache(maxsize=_N_LONG_BLOCKS)(_read_block)
+
+
+def _slashed_block(text: str, language_id: str) -> _Block:
+    """Return the whole text as one block, because its lines depend on all before them."""
+    lines, _, _, outside = scan(text, language_id)
+    stretches = _stretches(text, _slashed_runs(text, lines))
+    return _Block(stretches, tuple(outside), (), is_closed=True, is_header=False)
+
+
+def _stretches(text: str, runs: Iterator[_Run]) -> tuple[_Stretch, ...]:
+    stretches: list[_Stretch] = []
+    for run in runs:
+        first, is_program = run.lines[0], run.role is _Role.PROGRAM
+        is_code = first.kind is LineKind.CODE
+        width = width_of(first.indent)
+        if is_program and stretches and stretches[-1].role is _Role.PROGRAM:
+            last = stretches[-1]
+            if not is_code or (last.is_code and last.width <= width):
+                continue
+        turn = None
+        if run.role is _Role.PROMPT:
+            end = _next_start(text, run.lines[-1])
+            prompt = "\n".join(text[start:end] for start, end in run.spans)
+            turn = Turn(first.start, end, end, first.indent, prompt, run.spans, False)
+        stretches.append(_Stretch(run.role, is_code, width, first.start, turn))
+    return tuple(stretches)
+
+
+def _python_runs(text: str, lines: list[Line], n_above: int, at_top: bool) -> Iterator[_Run]:
+    """Yield every line that is not blank, lines that belong together as one run."""
     index = 0
     while index < len(lines):
         line = lines[index]
@@ -160,12 +297,12 @@ def _python_runs(text: str, lines: list[Line]) -> Iterator[_Run]:
                     yield docstring
                     index = lines.index(docstring.lines[-1], index) + 1
             continue
-        role = _line_role(text, line, index)
+        role = _line_role(text, line, n_above + index)
         run = [line]
         index += 1
         is_metadata = _SCRIPT_METADATA.match(_comment(text, line)) is not None
         while index < len(lines) and _is_adjacent(line, lines[index]):
-            joins = _line_role(text, lines[index], index) is role is _Role.PROMPT
+            joins = _line_role(text, lines[index], n_above + index) is role is _Role.PROMPT
             if not (joins or is_metadata):
                 break
             run.append(lines[index])
@@ -296,9 +433,9 @@ def _line_role(text: str, line: Line, index: int) -> _Role:
 def _run_role(words: str, at_top: bool, is_python: bool = True) -> _Role:
     if any(map(_is_ruler, words.split("\n"))):
         return _Role.SECTION
-    if not any(map(str.isalnum, words)) or (
-        _is_code(words) if is_python else _is_slashed_code(words)
-    ):
+    if len(words) > _LONGEST_PROMPT or not any(map(str.isalnum, words)):
+        return _Role.PROGRAM
+    if _is_code(words) if is_python else _is_slashed_code(words):
         return _Role.PROGRAM
     if at_top and _LICENCE.search(words):
         return _Role.PROGRAM
@@ -347,15 +484,15 @@ def _does_something(statement: ast.stmt) -> bool:
     return not isinstance(statement, ast.AnnAssign) or statement.value is not None
 
 
-def _turn(text: str, draft: _Draft) -> Turn:
-    lines, spans = draft.run.lines, draft.run.spans
+def _turn(draft: _Draft) -> Turn:
+    turn, base = draft.turn, draft.base
     return Turn(
-        start=lines[0].start,
-        prompt_end=draft.prompt_end,
+        start=base + turn.start,
+        prompt_end=base + turn.prompt_end,
         end=draft.end,
-        indent=lines[0].indent,
-        prompt="\n".join(text[start:end] for start, end in spans),
-        prompt_spans=spans,
+        indent=turn.indent,
+        prompt=turn.prompt,
+        prompt_spans=tuple((base + start, base + end) for start, end in turn.prompt_spans),
         has_program=draft.has_program,
     )
 

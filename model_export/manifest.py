@@ -67,6 +67,8 @@ class Manifest:
     can_infill: bool
     source: Source
     files: dict[str, FileRecord]
+    perplexity_threshold: float | None = None
+    """Prompts above it are unclear to the model; where an evaluation found one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values."""

@@ -20,19 +20,16 @@ ORDER = {
     ],
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
-        "acceptance",
-        "scheduler", "power", "environment", "documents", "python_lines",
-        "language_lines", "truncation",
-        "turns", "plan", "repair", "repetition", "known_names", "steering", "prompt", "infill",
-        "drafting", "completion",
-        "answers", "synthesis", "staleness", "tokenizer", "session", "engine", "terminal",
-        "models",
-        "kv_calibration", "loading", "local_models", "jedi_script", "name_lookup",
-        "check_buffer", "check_names", "check_certainty", "check_attributes", "check_calls",
-        "check", "check_worker",
-        "pending_checks", "doctor", "server_log", "model_host", "answering", "protocol",
-        "turn_actions", "server",
-        "model_commands", "limited_run", "commands", "__main__",
+        "acceptance", "scheduler", "power", "environment", "documents", "python_lines",
+        "language_lines", "truncation", "turns", "notebooks", "packing", "plan", "repair",
+        "repetition", "known_names", "steering", "prompt", "infill", "drafting", "completion",
+        "confidence", "answers", "synthesis", "staleness", "tokenizer", "session", "engine",
+        "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_script",
+        "name_lookup", "check_buffer", "check_names", "check_certainty", "check_attributes",
+        "check_calls", "check", "check_worker", "pending_checks", "doctor", "server_log",
+        "message_input", "client_process", "model_host", "answering", "protocol",
+        "turn_actions", "turn_hints", "server", "model_commands", "limited_run", "commands",
+        "__main__",
     ],
     "model_eval": [
         "__init__", "errors", "scores", "dereferences", "judge", "packages", "records",
@@ -54,7 +51,12 @@ ONLY = {
         "lsp_server.jedi_script",
         "lsp_server.name_lookup",
     },
-    "lsprotocol": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
+    "lsprotocol": {
+        "lsp_server.protocol",
+        "lsp_server.server",
+        "lsp_server.turn_actions",
+        "lsp_server.turn_hints",
+    },
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
     "onnxruntime": {"lsp_server.session", "model_export.reference"},
@@ -72,6 +74,7 @@ ONLY = {
         "model_eval.packages",
     },
     "psutil": {
+        "lsp_server.client_process",
         "lsp_server.doctor",
         "lsp_server.engine",
         "lsp_server.loading",
@@ -81,7 +84,12 @@ ONLY = {
     },
     "pyflakes": {"lsp_server.check_names", "model_eval.steering"},
     "pygments": {"lsp_server.language_lines"},
-    "pygls": {"lsp_server.protocol", "lsp_server.server", "lsp_server.turn_actions"},
+    "pygls": {
+        "lsp_server.protocol",
+        "lsp_server.server",
+        "lsp_server.turn_actions",
+        "lsp_server.turn_hints",
+    },
     "rich": {"lsp_server.terminal"},
     "safetensors": {"model_export.checkpoint"},
     "tokenizers": {
@@ -208,10 +216,12 @@ def test_the_changelog_speaks_of_this_version() -> None:
 
 
 def test_every_module_and_test_that_the_documents_name_exists() -> None:
-    """ARCHITECTURE.md and CONTRIBUTING.md are true of the files as they are."""
-    for document in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
+    """ARCHITECTURE.md and the other documents are true of the files as they are."""
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        text = document.read_text(encoding="utf-8")
         for word in text.replace("`", " ").replace("(", " ").replace(")", " ").split():
-            path = word.rstrip(".,;:").partition("::")[0]
+            path, _, test = word.rstrip(".,;:").partition("::")
             if path.endswith(".py") and "/" in path:
-                assert (ROOT / path).is_file(), f"{document} names {path}"
+                assert (ROOT / path).is_file(), f"{document.name} names {path}"
+                functions = (ROOT / path).read_text(encoding="utf-8")
+                assert not test or f"def {test}(" in functions, f"{document.name} names {word}"

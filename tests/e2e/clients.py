@@ -37,6 +37,11 @@ class Client:
         self.lsp = lsp
         self._initialized = server
         self.statuses: list[Any] = []
+        self.is_thinking = False
+        self.n_thoughts = 0
+        self.registrations: list[types.Registration] = []
+        self.n_refreshes = 0
+        """How often hints were to be asked for again."""
         self.version = 0
 
     @property
@@ -51,6 +56,11 @@ class Client:
         process = self.lsp._server
         assert process is not None
         return process
+
+    @property
+    def progress(self) -> list[Any]:
+        """What was reported under the newest token."""
+        return list(list(self.lsp.progress_reports.values())[-1])
 
     def open(self, text: str, uri: str = URI, language: str = "python") -> None:
         """Open a document."""
@@ -138,9 +148,22 @@ async def connected(
     client = Client(lsp, None)
 
     def take_status(params: Any) -> None:
-        client.statuses.append(params)
+        # How long an answer takes is the machine's affair, so it is kept apart.
+        was_thinking = client.is_thinking
+        client.is_thinking = params.state == "thinking"
+        client.n_thoughts += client.is_thinking
+        if not client.is_thinking and not (was_thinking and params.state == "ready"):
+            client.statuses.append(params)
+
+    def register(params: types.RegistrationParams) -> None:
+        client.registrations += params.registrations
+
+    def refresh(_params: None) -> None:
+        client.n_refreshes += 1
 
     lsp.feature("codegen/status")(take_status)
+    lsp.feature(types.CLIENT_REGISTER_CAPABILITY)(register)
+    lsp.feature(types.WORKSPACE_INLAY_HINT_REFRESH)(refresh)
     await lsp.start_io(*command, cwd=cwd, env={**os.environ, **(env or {})})
     folders = [types.WorkspaceFolder(folder.as_uri(), folder.name)] if folder else None
     client._initialized = await lsp.initialize_session(

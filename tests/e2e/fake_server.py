@@ -3,23 +3,31 @@
 The engine answers a prompt of n characters with ``"n"`` and a newline. Where no string
 may stand, it writes ``nN = x``, and with other seeds more of it. A prompt that
 holds the word SLOW makes it write ``x`` after ``x`` until it is stopped; FAIL makes it
-raise; PARTS makes it write two lines, the second once the file LOG.release is there. It
-logs what it does, one JSON list a line, to the file LOG that is its argument. What is
-shown and accepted is counted in the file that may be its second argument.
+raise, HANG hang for good, FULL find no memory, and TARDY raise for the n-th time once the
+file LOG.failN is there; PARTS makes it write two lines, the second once the file
+LOG.release is there. It logs what it does, one JSON list a line, to the file LOG that is
+its argument. What is shown and accepted is counted in the file that may be its second
+argument. The variable EDIT_DEADLINE_S says how long an editor may take for an edit,
+INVOKED_S how long who asks explicitly waits, and with NO_MODEL there is no engine.
 """
 
 import json
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
+from lsp_server import answering, turn_actions
 from lsp_server.acceptance import Statistics
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
+from lsp_server.errors import ModelNotFoundError
 from lsp_server.model_host import Progress
 from lsp_server.models import embedded_checkpoint
 from lsp_server.sampling import BoolArray
@@ -43,6 +51,7 @@ class LoggingEngine:
         """Log to a file."""
         self._tokenizer = tokenizer
         self._log = log
+        self._n_tardy = 0
 
     def log(self, *event: object) -> None:
         """Append one event."""
@@ -67,6 +76,12 @@ class LoggingEngine:
         if "HANG" in prompt:
             self.log("hang")
             threading.Event().wait()
+        if "TARDY" in prompt:
+            self._n_tardy += 1
+            self.log("tardy")
+            while not self._log.with_suffix(f".fail{self._n_tardy}").exists():
+                time.sleep(0.005)
+            raise RuntimeError(prompt)
         generated: list[int] = []
         if "SLOW" in prompt:
             assert stop is not None
@@ -126,7 +141,7 @@ class LoggingEngine:
 
 
 class FakeModels:
-    """One model, whatever is asked for."""
+    """One model, whatever is asked for, or none."""
 
     def __init__(self, model: Model) -> None:
         """Have it at hand."""
@@ -134,6 +149,8 @@ class FakeModels:
 
     def prepare(self, _settings: Settings, _progress: Progress) -> Path:
         """Return a folder that nobody opens."""
+        if "NO_MODEL" in os.environ:
+            raise ModelNotFoundError("there is no model")
         return Path("fake")
 
     def open(self, _folder: Path, _settings: Settings) -> Model:
@@ -148,6 +165,10 @@ class FakeModels:
 def main() -> None:
     """Serve on stdio."""
     log_to_stderr()
+    if deadline_s := os.environ.get("EDIT_DEADLINE_S"):
+        turn_actions.EDIT_DEADLINE_S = float(deadline_s)
+    if deadline_s := os.environ.get("INVOKED_S"):
+        answering.INVOKED_S = float(deadline_s)
     tokenizer = Tokenizer.from_file(embedded_checkpoint() / "tokenizer.json")
     engine = LoggingEngine(tokenizer, Path(sys.argv[1]))
     checker = CheckWorker()
@@ -158,7 +179,8 @@ def main() -> None:
         Settings(check_deadline_ms=0, deadline_ms=60_000, max_new_tokens=1024),
         statistics,
     )
-    server.start_io()
+    with patch("lsp_server.model_host._HANGS_S", 0.1):
+        server.start_io()
     server.host.close()
     checker.close()
     if statistics is not None:

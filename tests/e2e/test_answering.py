@@ -71,6 +71,36 @@ async def test_tab_tab_tab(log: Path) -> None:
         assert len(log.read_text().splitlines()) == 1
 
 
+async def test_one_line_at_a_time(log: Path) -> None:
+    """Where that is wanted, the next line comes once the first is accepted, and is known."""
+    options = {"lines": "single"}
+    log.with_suffix(".release").touch()
+    async with connected([*FAKE_SERVER, str(log)], options=options) as client:
+        await client.status("ready")
+        client.open(_PARTS)
+        assert _text(await client.items(3, 0, invoked=False)) == "a = 1"
+        client.insert(3, 0, "a = 1")
+        assert _text(await client.items(3, 5, invoked=False)) == "\nb = 2"
+        assert len(log.read_text().splitlines()) == 1
+        client.open(_PARTS, "file:///other.py")
+        items = await client.items(3, 0, uri="file:///other.py")
+        assert _text(items) == "a = 1\nb = 2"
+
+
+@pytest.mark.parametrize("invoked", [True, False])
+async def test_comments_are_completed_where_that_is_asked_for(log: Path, invoked: bool) -> None:
+    """The setting holds for both kinds of requests, from the next one on."""
+    async with connected([*FAKE_SERVER, str(log)]) as client:
+        await client.status("ready")
+        client.open("# Do\n")
+        assert await client.items(0, 4, invoked=invoked) == []
+        assert "in a comment" in await _why(client)
+        client.lsp.workspace_did_change_configuration(
+            types.DidChangeConfigurationParams({"codegen": {"inComments": True}})
+        )
+        assert await client.items(0, 4, invoked=invoked) != []
+
+
 async def test_another_edit_stops_what_goes_on(log: Path) -> None:
     """The rest of an answer that nobody can want any more is not written."""
     async with connected([*FAKE_SERVER, str(log)], options={"deadlineMs": 50}) as client:
@@ -82,6 +112,19 @@ async def test_another_edit_stops_what_goes_on(log: Path) -> None:
         assert await client.until(lambda: _has_event(log, "stopped"))
 
 
+async def test_a_model_that_takes_long_is_seen_to_think(log: Path) -> None:
+    """A slow answer gives a sign of life, and its end another."""
+    async with connected([*FAKE_SERVER, str(log)]) as client:
+        await client.status("ready")
+        client.open(_PARTS)
+        pending = client.request(3, 0)
+        await client.until(lambda: client.is_thinking or None)
+        log.with_suffix(".release").touch()
+        assert await answered(pending) != []
+        await client.until(lambda: None if client.is_thinking else True)
+        assert client.n_thoughts == 1
+
+
 async def test_an_explicit_request_waits_for_the_whole_text(log: Path) -> None:
     """Who asks explicitly is not answered in part, whatever the deadline."""
     async with connected([*FAKE_SERVER, str(log)], options={"deadlineMs": 50}) as client:
@@ -91,6 +134,22 @@ async def test_an_explicit_request_waits_for_the_whole_text(log: Path) -> None:
         await client.until(lambda: _has_event(log, "first part"))
         log.with_suffix(".release").touch()
         assert _text(await answered(pending)) == "a = 1\nb = 2"
+
+
+async def test_an_explicit_request_is_not_waited_for_for_ever(log: Path) -> None:
+    """A model that is slow beyond all patience is answered for by what stands."""
+    env = {"INVOKED_S": "0.1"}
+    async with connected([*FAKE_SERVER, str(log)], env=env) as client:
+        await client.status("ready")
+        client.open(_PARTS)
+        assert _text(await client.items(3, 0)) in ("", "a = 1")
+        await client.until(lambda: _has_event(log, "first part"))
+        assert _has_event(log, "stopped") is None
+        log.with_suffix(".release").touch()
+        async with asyncio.timeout(DEADLINE_S):
+            while not (rest := await client.items(3, 0, invoked=False)):
+                pass
+        assert _text(rest).startswith("a = 1")
 
 
 async def test_the_item_that_is_selected_in_the_menu_is_gone_on_with(log: Path) -> None:
@@ -146,6 +205,20 @@ async def test_a_flagged_completion_is_named_by_its_code() -> None:
         assert "(undefined-name)" in await _why(client)
 
 
+async def test_what_the_model_is_unsure_of_is_for_those_who_ask() -> None:
+    """Unasked it is hidden, and the reason is named; asked for it stays as it is typed."""
+    options = {"checkDeadlineMs": 0, "deadlineMs": 60_000, "candidates": 1, "suggest": "quiet"}
+    async with connected(options=options) as client:
+        client.open("x = ")
+        await client.status("ready")
+        assert await client.items(0, 4, invoked=False) == []
+        assert "below what the setting suggest asks for" in await _why(client)
+        (item,) = await client.items(0, 4)
+        text = str(item.insert_text)
+        client.insert(0, 4, text[0])
+        assert _text(await client.items(0, 5, invoked=False)) == text[1:]
+
+
 @pytest.mark.parametrize(
     ("text", "options", "reason"),
     [
@@ -163,6 +236,22 @@ async def test_languages_and_files_are_switched_off(
         line = text.count("\n")
         assert await client.items(line, 4) == []
         assert reason in await _why(client)
+
+
+async def test_what_is_imported_from_open_files_is_read(log: Path) -> None:
+    """Where that is asked for, and from a file that is open and Python."""
+    other = "def load(path):\n    return path\n"
+    lengths = []
+    for are_read, language in ((False, "python"), (True, "plaintext"), (True, "python")):
+        options = {"openFiles": are_read}
+        async with connected([*FAKE_SERVER, str(log)], options=options) as client:
+            await client.status("ready")
+            client.open(other, "file:///project/files.py", language)
+            client.open("from files import load\nx = ")
+            # The number is the length of the prompt.
+            items = await client.items(1, 4)
+            lengths.append(int(_text(items[:1]).strip().strip('"')))
+    assert [n - lengths[0] for n in lengths] == [0, 0, len("# files.py\n" + other)]
 
 
 async def test_a_mark_far_below_switches_nothing_off(log: Path) -> None:
@@ -240,3 +329,27 @@ async def test_nothing_is_counted_where_that_is_not_wanted(log: Path, tmp_path: 
         process = client.process
     await asyncio.wait_for(process.wait(), DEADLINE_S)
     assert not file.exists()
+
+
+async def test_an_item_begins_where_typing_ended(log: Path) -> None:
+    """Its range is empty and at the cursor, and its text has nothing of what is typed."""
+    async with connected([*FAKE_SERVER, str(log)]) as client:
+        await client.status("ready")
+        client.open("x = ")
+        (item,) = await client.items(0, 4, invoked=False)
+        text = str(item.insert_text)
+        for n_typed, character in enumerate(text):
+            (item,) = await client.items(0, 4 + n_typed, invoked=False)
+            cursor = types.Position(0, 4 + n_typed)
+            assert item.range == types.Range(cursor, cursor)
+            assert item.insert_text == text[n_typed:]
+            client.insert(0, 4 + n_typed, character)
+
+
+async def test_progress_ends_where_there_is_no_model(log: Path) -> None:
+    """What cannot be loaded leaves no progress that goes on for ever."""
+    command, env = [*FAKE_SERVER, str(log)], {"NO_MODEL": "1"}
+    async with connected(command, editor="vscode", env=env) as client:
+        await client.status("failed")
+        assert isinstance(client.progress[0], types.WorkDoneProgressBegin)
+        assert isinstance(client.progress[-1], types.WorkDoneProgressEnd)

@@ -5,13 +5,16 @@ import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lsp_server import commands
 from lsp_server.models import embedded_checkpoint
 from tests.fake_hub import REPO, REVISION, running
+from tests.fakes import fake_model
 
 pytestmark = pytest.mark.e2e
 
@@ -137,12 +140,27 @@ def test_doctor_fails_where_the_model_does(tmp_path: Path) -> None:
     assert any(str(tmp_path) in problem for problem in json.loads(run.stdout)["problems"])
 
 
-def test_demo_shows_two_or_more_turns_with_time_and_check() -> None:
-    """The demo works with nothing but the package, runs the program, and says so."""
+def test_the_demo_changes_a_turn_and_writes_what_is_stale() -> None:
+    """The demo works with nothing but the package, and runs the program before and after."""
     output = _run("demo", "--model", "tiny").stdout
-    assert output.count(" ms, check: ") >= 2
     assert "(nothing)" not in output
-    assert output.endswith("It prints:\n    home\n")
+    first, changed = output.split("One comment is changed")
+    for part in (first, changed):
+        assert part.count(" ms, check: ok]") == 2
+        assert "It prints:\n    home\n" in part
+    assert "line 7 is stale" in changed
+    assert changed.index("line 7 is stale") < changed.index("# Return the path.")
+
+
+def test_the_demo_says_so_where_nothing_is_stale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model whose programs do not use each other is not shown as if they did."""
+    monkeypatch.setattr(commands, "_open_or_pull", lambda _name: fake_model("print(1)\n"))
+    assert commands.demo(Namespace(model="fake")) == 0
+    output = capsys.readouterr().out
+    assert "No later program is stale" in output
+    assert "is stale: it uses" not in output
 
 
 def test_the_demo_falls_back_to_the_embedded_model(
@@ -248,14 +266,40 @@ def test_the_diff_is_one_that_tools_read(exported: Path, tmp_path: Path) -> None
     assert lines.count(mark) == 1
 
 
-@pytest.mark.parametrize("name", ["page.js", "notes.txt", "script"])
-def test_turns_are_read_from_python_alone(name: str, tmp_path: Path) -> None:
-    """A file of another language is refused and stays as it is."""
+@pytest.mark.parametrize(
+    ("name", "n_turns"), [("words.py", 4), ("words.js", 4), ("temperature.go", 3)]
+)
+def test_the_examples_are_synthesized(exported: Path, name: str, n_turns: int) -> None:
+    """Each has its turns, in each language, and the text holds what was written."""
+    path = Path(__file__).parents[2] / "examples" / name
+    answer = _json("synthesize", path, "--model", exported)
+    assert len(answer["turns"]) == n_turns
+    for turn in answer["turns"]:
+        assert turn["prompt"] in answer["text"].split("\n")[turn["line"]]
+        is_written = turn["check"]["verdict"] != "flagged"
+        assert not is_written or turn["program"] in answer["text"]
+        assert turn["check"]["verdict"] == "unchecked" or path.suffix == ".py"
+
+
+def test_turns_of_other_languages_are_written_anew(exported: Path, tmp_path: Path) -> None:
+    """A diff of what is stale shows comments as the language writes them, and no others."""
+    path = tmp_path / "sum.js"
+    path.write_text("// Add.\nold(1);\n\n// Print the sum.\nold(2);\n")
+    shown = _run("synthesize", path, "--model", exported, "--stale-from", "3").stdout
+    assert shown.startswith("// Print the sum.\n")
+    assert "\n old(1);\n" in shown
+    assert "\n-old(2);\n" in shown
+
+
+@pytest.mark.parametrize("name", ["page.html", "notes.txt", "script"])
+def test_files_without_turns_are_refused(name: str, tmp_path: Path) -> None:
+    """A file of a language that is not read stays as it is, and the message names those."""
     path = tmp_path / name
     path.write_text(_TEXT)
     run = _run("synthesize", path, "--write", status=1)
     assert (run.stdout, run.stderr.count("\n")) == ("", 1)
-    assert "Python files only in this version" in run.stderr
+    assert str(path) in run.stderr
+    assert ".py, " in run.stderr
     assert path.read_text() == _TEXT
 
 

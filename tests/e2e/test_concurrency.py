@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def _event(log: Path, name: str) -> Callable[[], list[Any] | None]:
         return next((e for e in map(json.loads, lines) if e[0] == name), None)
 
     return find
+
+
+def _n_events(log: Path, name: str, n: int) -> Callable[[], bool | None]:
+    return lambda: (log.exists() and log.read_text().count(f'["{name}"') >= n) or None
+
+
+def _n_messages(client: Client, n: int) -> bool | None:
+    return len(client.lsp.messages) >= n or None
 
 
 async def test_cancelling_a_request_stops_the_engine(client: Client, log: Path) -> None:
@@ -159,6 +168,56 @@ async def test_an_engine_that_hangs_holds_up_neither_answers_nor_the_end(log: Pa
         assert await answered(hanging) == []
         await asyncio.wait_for(client.lsp.shutdown_session(), DEADLINE_S)
         assert client.process.returncode == 0
+
+
+async def test_a_model_that_hangs_is_loaded_again(client: Client, log: Path) -> None:
+    """A call that never returns holds up nobody for long: one message, and a new model."""
+    client.open("HANG = ")
+    client.open("x = ", uri=_QUICK)
+    hanging = client.request(0, 7)
+    await client.until(_event(log, "hang"))
+    # It waits behind the call that hangs, and is answered by the model that comes.
+    waiting = client.request(0, 4, uri=_QUICK)
+    client.statuses.clear()
+    client.insert(0, 7, "y")
+    assert await answered(hanging) == []
+    assert await answered(waiting)
+    assert (await client.status("ready")).model == "fake"
+    (shown,) = client.lsp.messages
+    assert "hangs and is loaded again" in shown.message
+
+
+async def test_a_model_that_hangs_and_hangs_is_given_up(client: Client, log: Path) -> None:
+    """Each that hangs keeps its memory, so after some in a row a person has to decide."""
+    client.open("HANG = ")
+    for n_hangs in (1, 2, 3):
+        hanging = client.request(0, 7)
+        await client.until(_n_events(log, "hang", n_hangs))
+        client.insert(0, 7, "y")
+        assert await answered(hanging) == []
+        await client.until(partial(_n_messages, client, n_hangs))
+    status = await client.status("failed")
+    assert "choose another model" in status.message
+    assert await client.items(0, 7) == []
+    change = {"codegen": {"model": "another"}}
+    client.statuses.clear()
+    client.lsp.workspace_did_change_configuration(types.DidChangeConfigurationParams(change))
+    await client.status("ready")
+
+
+async def test_failures_after_the_deadline_count_too(log: Path) -> None:
+    """A model that only ever fails late is loaded again like one that fails at once."""
+    async with connected([*FAKE_SERVER, str(log)], options={"deadlineMs": 50}) as client:
+        await client.status("ready")
+        client.statuses.clear()
+        for n_failures in (1, 2, 3):
+            uri = f"file:///project/{n_failures}.py"
+            client.open("TARDY = ", uri=uri)
+            assert await client.items(0, 8, uri=uri, invoked=False) == []
+            await client.until(_n_events(log, "tardy", n_failures))
+            log.with_suffix(f".fail{n_failures}").touch()
+        await client.status("ready")
+        assert len(client.lsp.messages) == 1
 
 
 async def test_emoji_and_form_feed_before_the_cursor(log: Path) -> None:

@@ -103,8 +103,10 @@ def test_commands_that_run_a_model_never_try_the_network(
         run = blocked.run("complete", file, *position, "--model", name)
         assert (run.returncode, run.stderr.count("\n")) == (1, 1)
         assert f"`codegen-lsp pull {name}` gets it" in run.stderr
-    assert blocked.run("models").returncode == 0
+    listed = blocked.run("models")
+    assert (listed.returncode, listed.stdout) == (0, blocked.run("models", "--offline").stdout)
     assert blocked.run("pull", "tiny").returncode == 0
+    assert blocked.run("models", "remove", "tiny").returncode == 0
     assert not blocked.mark.exists()
     assert not blocked.has_native_telemetry()
 

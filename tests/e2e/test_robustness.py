@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -105,17 +106,30 @@ async def test_broken_messages_do_not_end_the_server(tmp_path: Path) -> None:
     assert run.returncode == 0
 
 
-@pytest.mark.parametrize("length", ["3", "4000", "-1", "many", ""])
-async def test_a_wrong_content_length_leaves_no_server_behind(
-    tmp_path: Path, length: str
+_NO_MESSAGES = {
+    "too short": "Content-Length: 3\r\n\r\n{}",
+    "too long": "Content-Length: 4000\r\n\r\n{}",
+    "negative": "Content-Length: -1\r\n\r\n{}",
+    "no number": "Content-Length: many\r\n\r\n{}",
+    "nothing": "Content-Length: \r\n\r\n{}",
+    "garbage": f"{_CANARY}\r\n\r\n{_CANARY}",
+}
+
+
+@pytest.mark.parametrize("wrong", _NO_MESSAGES)
+async def test_what_is_no_message_leaves_a_server_that_listens(
+    tmp_path: Path, wrong: str
 ) -> None:
-    """Whatever a header claims, the server ends with its input, and traces back nothing."""
+    """Whatever a header claims, and whatever stands between messages, the next is answered."""
     opened = _request(1, "initialize", {"capabilities": {}, "processId": None})
-    wrong = f"Content-Length: {length}\r\n\r\n{{}}".encode()
+    between = _NO_MESSAGES[wrong].encode()
     rest = _request(2, "shutdown", None) + _notification("exit", None)
-    run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], opened + wrong + rest)
-    assert any(answer.get("id") == 1 for answer in _frames(run.stdout))
+    run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], opened + between + rest)
+    assert [answer.get("id") for answer in _frames(run.stdout)] == [1, 2]
+    assert run.returncode == 0
+    assert "bytes that are no message" in run.stderr
     assert "Traceback" not in run.stderr
+    assert _CANARY not in run.stderr
 
 
 async def test_a_client_that_dies_in_the_middle_of_a_message(tmp_path: Path) -> None:
@@ -125,6 +139,57 @@ async def test_a_client_that_dies_in_the_middle_of_a_message(tmp_path: Path) -> 
         run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], opened + half)
         assert any(answer.get("id") == 1 for answer in _frames(run.stdout))
         assert "Traceback" not in run.stderr
+
+
+async def test_a_server_ends_with_the_process_of_its_client() -> None:
+    """An input that nobody closes, as another process has it too, keeps no server alive."""
+    editor = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*SERVER, stdin=pipe, stdout=pipe)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        params = {"capabilities": {}, "processId": editor.pid}
+        process.stdin.write(_request(1, "initialize", params))
+        async with asyncio.timeout(DEADLINE_S):
+            assert b"Content-Length" in await process.stdout.readline()
+            assert process.returncode is None
+            editor.kill()
+            assert await process.wait() == 1
+    finally:
+        editor.kill()
+        editor.communicate()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_client_whose_process_cannot_be_seen_is_served(tmp_path: Path) -> None:
+    """A number from another container means nothing here, and ends nothing."""
+    messages = [
+        _request(1, "initialize", {"capabilities": {}, "processId": 2**22 + 1}),
+        _request(2, "shutdown", None),
+        _notification("exit", None),
+    ]
+    run = await _raw([*FAKE_SERVER, str(tmp_path / "log")], b"".join(messages))
+    assert [answer.get("id") for answer in _frames(run.stdout)] == [1, 2]
+    assert run.returncode == 0
+
+
+async def test_doctor_lists_all_servers() -> None:
+    """Whoever wonders what takes the memory sees every server that runs, and its memory."""
+    servers = [subprocess.Popen([*SERVER], stdin=subprocess.PIPE) for _ in range(4)]
+    try:
+        doctor = [*SERVER[:-1], "doctor", "--json"]
+        run = await asyncio.create_subprocess_exec(*doctor, stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(4 * DEADLINE_S):
+            output, _ = await run.communicate()
+        listed = {server["pid"]: server["memory"] for server in json.loads(output)["servers"]}
+        assert all(listed[server.pid] > 0 for server in servers)
+        assert run.pid not in listed
+    finally:
+        for server in servers:
+            server.communicate(timeout=DEADLINE_S)
 
 
 async def test_requests_after_shutdown_are_refused(tmp_path: Path) -> None:
@@ -174,9 +239,37 @@ async def test_tcp_listens_on_loopback_and_serves() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", connection.laddr.port)
             writer.write(_request(1, "initialize", {"capabilities": {}, "processId": None}))
             assert b"Content-Length" in await reader.readline()
+            writer.write(_NO_MESSAGES["too long"].encode())
             writer.write(_request(2, "shutdown", None) + _notification("exit", None))
-            await process.wait()
+            assert b'"id": 2' in await reader.read()
+            assert await process.wait() == 0
             writer.close()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_client_that_dies_ends_a_server_on_tcp() -> None:
+    """A connection that breaks in the middle of a message is an end, without a trace."""
+    command = [*SERVER, "--tcp", "0"]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stderr=pipe)
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while b"listening on 127.0.0.1:" not in (line := await process.stderr.readline()):
+                pass
+            port = int(line.rpartition(b":")[2])
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(_request(1, "shutdown", None)[:-9])
+            # Whoever dies resets the connection.
+            linger = struct.pack("ii", 1, 0)
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.close()
+            assert await process.wait() == 1
+            assert b"Traceback" not in await process.stderr.read()
     finally:
         if process.returncode is None:
             process.kill()

@@ -1,7 +1,7 @@
 """Turns written through LSP alone, on the real server with the fake engine."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Editor:
         self.asked: list[types.ApplyWorkspaceEditParams] = []
         self.texts: list[str] = []
         self.refuses = False
+        self.edit_before: tuple[int, int, str] | None = None
+        """What the person types when the next edit arrives."""
         self.document = Document.opened(URI, "python", 0, "")
 
     @property
@@ -66,14 +68,22 @@ class Editor:
         )
 
     def apply(self, params: types.ApplyWorkspaceEditParams) -> types.ApplyWorkspaceEditResult:
-        """Make the one edit of a versioned request."""
+        """Make the one edit of a request, if it is for the newest version."""
         self.asked.append(params)
-        assert params.edit.document_changes is not None
-        (change,) = params.edit.document_changes
-        assert isinstance(change, types.TextDocumentEdit)
-        (edit,) = change.edits
+        if self.edit_before is not None:
+            self.edit(*self.edit_before)
+            self.edit_before = None
+        if params.edit.changes is not None:
+            version = None
+            ((edit,),) = params.edit.changes.values()
+        else:
+            assert params.edit.document_changes is not None
+            (change,) = params.edit.document_changes
+            assert isinstance(change, types.TextDocumentEdit)
+            version = change.text_document.version
+            (edit,) = change.edits  # type: ignore[assignment]
         assert isinstance(edit, types.TextEdit | types.AnnotatedTextEdit)
-        if self.refuses or change.text_document.version != self.document.version:
+        if self.refuses or version not in (None, self.document.version):
             return types.ApplyWorkspaceEditResult(applied=False)
         start, end = edit.range.start, edit.range.end
         last = Position(end.line, end.character)
@@ -91,17 +101,20 @@ class Editor:
         """Run a command to its end."""
         await asyncio.wait_for(self.start(command, URI, line), DEADLINE_S)
 
-    async def begun(self, log: Path) -> None:
-        """Wait until the engine writes what is slow."""
-        await self.client.until(lambda: (log.exists() and "slow" in log.read_text()) or None)
+    async def begun(self, log: Path, event: str = "slow") -> None:
+        """Wait until the engine writes what is slow, or logs another event."""
+        await self.client.until(lambda: (log.exists() and event in log.read_text()) or None)
 
 
 @asynccontextmanager
 async def editing(
-    log: Path, can: types.ClientCapabilities | None = None
+    log: Path,
+    can: types.ClientCapabilities | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Editor]:
     """Yield an editor on a server whose engine logs to a file."""
-    async with connected([*FAKE_SERVER, str(log)], can=can) as client:
+    command = [*FAKE_SERVER, str(log)]
+    async with connected(command, can=can, options=options) as client:
         editor = Editor(client)
 
         @client.lsp.feature(types.WORKSPACE_APPLY_EDIT)  # type: ignore[untyped-decorator]
@@ -213,12 +226,12 @@ async def test_an_edit_that_is_refused_ends_the_run(editor: Editor) -> None:
 
 
 async def test_a_failing_engine_ends_the_run(editor: Editor) -> None:
-    """There is one message that holds nothing of the text."""
+    """The run says that it stopped, and no message holds anything of the text."""
     editor.open("# FAIL\n")
     await editor.run("writeTurn", 0)
-    (message,) = editor.client.lsp.messages
-    assert "RuntimeError" in message.message
-    assert "FAIL" not in message.message
+    assert "stopped" in editor.shown
+    assert "RuntimeError" in editor.shown
+    assert not any("FAIL" in message.message for message in editor.client.lsp.messages)
 
 
 @pytest.mark.parametrize("arguments", [[], [URI], [URI, "1"], [URI, -1], [1, 1], [URI, 0, 0]])
@@ -281,3 +294,168 @@ async def test_actions_are_offered_where_they_apply(editor: Editor) -> None:
         ["Write all turns below", "Write this turn anew"],
         ["Write this turn", "Write all turns below"],
     ]
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_a_client_that_makes_no_edit_ends_the_run(is_answered: bool, log: Path) -> None:
+    """One that never answers, or says what is not so, gets one message and no more edits."""
+    env = {"EDIT_DEADLINE_S": "0.05"}
+    async with connected([*FAKE_SERVER, str(log)], env=env) as client:
+        editor = Editor(client)
+        n_asked = 0
+        is_over = asyncio.Event()
+
+        @client.lsp.feature(types.WORKSPACE_APPLY_EDIT)  # type: ignore[untyped-decorator]
+        async def apply(
+            _params: types.ApplyWorkspaceEditParams,
+        ) -> types.ApplyWorkspaceEditResult:
+            nonlocal n_asked
+            n_asked += 1
+            if not is_answered:
+                await is_over.wait()
+            return types.ApplyWorkspaceEditResult(applied=True)
+
+        await client.status("ready")
+        editor.open(_THREE)
+        await editor.run("writeAllTurns", 0)
+        is_over.set()
+        assert n_asked == 1
+        (message,) = client.lsp.messages
+        assert "the editor did not" in message.message
+
+
+async def test_a_flagged_program_is_not_written(log: Path) -> None:
+    """The person is told what the check found, and no edit is asked for."""
+    async with editing(log, options={"checkDeadlineMs": 10_000}) as editor:
+        # Nothing binds the name that the engine uses, but in the last turn.
+        editor.open("# One\n\n# Two\n\nx = 1\n\n# Three\n")
+        await editor.run("writeAllTurns", 0)
+        assert "line 1 is not written" in editor.shown
+        assert "'x'" in editor.shown
+        assert "line 7" not in editor.shown
+        assert [text.rstrip("\n").rpartition("\n")[2][-3:] for text in editor.texts] == ["= x"]
+
+
+async def test_without_a_model_nothing_is_written(log: Path) -> None:
+    """The person is told that there is none."""
+    async with connected([*FAKE_SERVER, str(log)], env={"NO_MODEL": "1"}) as client:
+        editor = Editor(client)
+        await client.status("failed")
+        editor.open(_THREE)
+        await editor.run("writeAllTurns", 0)
+        assert "no model is loaded" in editor.shown
+
+
+async def test_a_conflict_is_tried_again_on_the_newest_text(editor: Editor) -> None:
+    """An edit below that crosses ours costs a second request and not the program."""
+    editor.open(_THREE)
+    editor.edit_before = (4, 7, " more")
+    await editor.run("writeTurn", 0)
+    assert len(editor.asked) == 2
+    (text,) = editor.texts
+    assert text.startswith("# One\nn")
+    assert text.endswith("\n\n# Two\n\n# Three more\n")
+    assert not editor.client.lsp.messages
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (4, "# Zero\n\n# PARTS\na = 1\nb = 2\n\n# New\n\n# Two\n"),
+        (3, "# Zero\n\n# PARTS\n# New\n\n\n# Two\n"),
+        (2, "# Zero\n\n# New\n\n# PARTS\n\n# Two\n"),
+        (0, "# New\n\n# Zero\n\n# PARTS\n\n# Two\n"),
+    ],
+)
+async def test_lines_that_are_added_below_are_no_matter(
+    editor: Editor, log: Path, line: int, expected: str
+) -> None:
+    """The program lands below its comment; lines above or in the turn leave it no place."""
+    editor.open("# Zero\n\n# PARTS\n\n# Two\n")
+    pending = editor.start("writeTurn", URI, 2)
+    await editor.begun(log, "first part")
+    editor.edit(line, 0, "# New\n\n")
+    log.with_suffix(".release").touch()
+    await asyncio.wait_for(pending, DEADLINE_S)
+    assert editor.text == expected
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_clients_without_versions_get_plain_edits(log: Path, is_known: bool) -> None:
+    """A client is sent only what it said that it knows, and the turns are written anyway."""
+    can = types.ClientCapabilities(workspace=types.WorkspaceClientCapabilities(apply_edit=True))
+    assert can.workspace is not None
+    if is_known:
+        can.workspace.workspace_edit = types.WorkspaceEditClientCapabilities(
+            document_changes=True
+        )
+    async with editing(log, can) as editor:
+        editor.open(_THREE)
+        await editor.run("writeAllTurns", 0)
+        assert len(editor.texts) == 3
+        for params in editor.asked:
+            assert (params.edit.document_changes is not None) == is_known
+            assert (params.edit.changes is not None) == (not is_known)
+
+
+async def test_progress_counts_the_turns(log: Path) -> None:
+    """Whoever waits sees how far it is."""
+    async with editing(log, capabilities("vscode")) as editor:
+        editor.open("# One\n\n# Two\nx = 1\n\n# Three\n")
+        await editor.run("writeAllTurns", 0)
+        kinds = types.WorkDoneProgressReport
+        shown = [r.message for r in editor.client.progress if isinstance(r, kinds)]
+        assert shown == ["1 of 2", "2 of 2"]
+
+
+async def _titles(editor: Editor, line: int) -> list[str]:
+    here = types.Position(line, 0)
+    asked = editor.client.lsp.text_document_code_action_async(
+        types.CodeActionParams(
+            types.TextDocumentIdentifier(URI),
+            types.Range(here, here),
+            types.CodeActionContext([]),
+        )
+    )
+    return [action.title for action in await asyncio.wait_for(asked, DEADLINE_S) or ()]
+
+
+async def test_an_accepted_program_is_ours(editor: Editor) -> None:
+    """A suggestion that was accepted at once is stale like any other program we wrote."""
+    editor.open("# One\nx = 1\n\n# Two\n")
+    (item,) = await editor.client.items(4, 0, invoked=False)
+    editor.edit(4, 0, str(item.insert_text))
+    editor.edit(1, 4, "2", Position(1, 5))
+    async with asyncio.timeout(DEADLINE_S):
+        while "Write the stale turns" not in await _titles(editor, 0):
+            pass
+    await editor.run("rewriteStale", 0)
+    assert len(editor.texts) == 1
+
+
+async def test_a_program_that_was_typed_along_is_the_persons(editor: Editor) -> None:
+    """Nobody's typing is called stale, even where it is what was suggested."""
+    editor.open("# One\nx = 1\n\n# Two\n")
+    (item,) = await editor.client.items(4, 0, invoked=False)
+    for character, typed in enumerate(str(item.insert_text)):
+        editor.edit(4, character, typed)
+    assert editor.text.endswith(str(item.insert_text))
+    # Another program that is accepted is remembered, and after it so would this be.
+    editor.edit(5 - 1, len(str(item.insert_text)), "\n\n# Three\n")
+    (item,) = await editor.client.items(7, 0, invoked=False)
+    editor.edit(7, 0, str(item.insert_text))
+    editor.edit(1, 4, "2", Position(1, 5))
+    async with asyncio.timeout(DEADLINE_S):
+        while "Write the stale turns" not in await _titles(editor, 0):
+            pass
+    await editor.run("rewriteStale", 0)
+    assert len(editor.texts) == 1
+    assert "left alone: line 4" in editor.shown
+
+
+async def test_progress_ends_with_a_run_that_fails(log: Path) -> None:
+    """Nothing is shown as going on that does not."""
+    async with editing(log, capabilities("vscode")) as editor:
+        editor.open("# FAIL\n")
+        await editor.run("writeTurn", 0)
+        assert isinstance(editor.client.progress[-1], types.WorkDoneProgressEnd)

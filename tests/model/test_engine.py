@@ -509,6 +509,29 @@ def test_log_probabilities_of_a_long_text_are_those_of_its_logits(
     assert abs(got.mean() - expected.mean()) < 0.02
 
 
+def test_log_probabilities_leave_what_the_cache_holds_after_them(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking back at a text costs the one who writes at its end nothing."""
+    ids = embedded.ids(SOURCE)[:300]
+    engine = embedded.engine("float")
+    engine.prefill(ids, threading.Event())
+    runs = watched(engine, monkeypatch)
+    engine.log_probabilities(ids[:100], 90)
+    assert runs.n_tokens == 10
+    assert engine.prefill_ms(ids) == 0
+    # What comes next is read from the cache, and as it is in a fresh one.
+    longer = [*ids, ids[0]]
+    expected = embedded.engine("float").log_probabilities(longer, 300)
+    tolerance = 1e-3 if embedded.folder.name == "fp32" else 1.0
+    got = engine.log_probabilities(longer, 300)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+    assert runs.n_tokens == 11
+    # What comes after another text does not hold.
+    engine.log_probabilities([*ids[:280], ids[0], ids[1], ids[2]], 281)
+    assert engine.prefill_ms(ids) > 0
+
+
 def test_several_candidates_read_the_prompt_once(
     embedded: Embedded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ CHECKED = Verdict(VerdictKind.OK)
 
 def answer(inserted: str, then: Snapshot = THEN, verdict: Verdict | None = CHECKED) -> Answer:
     """Return an answer of one candidate."""
-    return Answer(then, Candidate(inserted, -0.5), verdict)
+    return Answer(then, Candidate(inserted, -0.5, -0.4), verdict)
 
 
 def known(*answers: Answer) -> Answers:
@@ -54,7 +54,7 @@ def test_typing_along_leaves_the_rest() -> None:
 def test_what_is_found_is_an_answer_to_what_was_asked() -> None:
     """It carries the asked snapshot, and the verdict, which is of the same whole text."""
     found = known(answer("foo(1)")).find(typed("fo"))
-    assert found == Answer(typed("fo"), Candidate("o(1)", -0.5), CHECKED)
+    assert found == Answer(typed("fo"), Candidate("o(1)", -0.5, -0.4), CHECKED)
 
 
 @pytest.mark.parametrize("verdict", [None, CHECKED])

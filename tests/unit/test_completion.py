@@ -1,13 +1,14 @@
 """One completion from one snapshot, written by an engine that recites."""
 
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lsp_server.completion import (
@@ -20,9 +21,11 @@ from lsp_server.completion import (
     prompt_perplexity,
     standing,
     suggestion_source,
+    turn_perplexity,
     warm_up,
 )
 from lsp_server.plan import Rule, Snapshot
+from lsp_server.turns import read_turns
 from lsp_server.vocabulary import Encoded, Vocabulary
 from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
 
@@ -130,8 +133,8 @@ def test_silence(marked: str, silence: str) -> None:
         ("def f():\n    # Do it.\n  $0", "  x = 1\n    if x:\n        y = 2"),
         ("def f():\n    # Do it.\n    $0", "x = 1\n    if x:\n        y = 2"),
         ("def f():\n    # Do it.\n\n\n    $0\n\ny = 1\n", "x = 1\n    if x:\n        y = 2"),
-        ("def f():\n\t# Do it.\n\t$0", "x = 1\n\tif x:\n\t    y = 2"),
-        ("def f():\n\t# Do it.\n$0", "\tx = 1\n\tif x:\n\t    y = 2"),
+        ("def f():\n\t# Do it.\n\t$0", "x = 1\n\tif x:\n\t\ty = 2"),
+        ("def f():\n\t# Do it.\n$0", "\tx = 1\n\tif x:\n\t\ty = 2"),
         ("# Do it.\n    $0", "x = 1\n    if x:\n        y = 2"),
     ],
 )
@@ -407,10 +410,6 @@ def test_the_limit_leaves_whole_statements(
 @pytest.mark.parametrize(
     ("marked", "script", "n_tokens", "expected"),
     [
-        ("f($0)", "(" + "len(" * 99, 17, ""),
-        ("# Do it.\n$0", "x = 1\ny = " + "x + " * 99, 28, "x = 1"),
-        ("# Do it.\n$0", "x = 1\ny = 'A" + " of points" * 99, 52, "x = 1"),
-        ("# Do it.\n$0", "x = 1\n'''A" + " of points" * 99, 50, "x = 1"),
         ("# Do it.\n$0", "if a:\n b\nelse:\n c\nd\n" * 8, 60, "if a:\n b\nelse:\n c\nd"),
         ("# Do it.\n$0", "y = b\n" + "x = b\n" * 9, 24, "y = b\nx = b"),
         ("# Do it.\n$0", "ĩ\n" + "é\n" * 9, 12, "ĩ\né"),
@@ -421,10 +420,88 @@ def test_the_limit_leaves_whole_statements(
 def test_a_loop_ends_the_generation(
     marked: str, script: str, n_tokens: int, expected: str
 ) -> None:
-    """Of lines that come over and over one round stays, of a loop in a line nothing."""
+    """Of lines that come over and over one round stays."""
     completion, _ = asked(marked, script)
     assert "".join(c.insert_text for c in completion.candidates) == expected
     assert completion.generated_tokens <= n_tokens + 1
+
+
+@pytest.mark.parametrize(
+    ("marked", "begun", "round_", "rest", "expected"),
+    [
+        ("f($0", "(a", ", b", ")\n", "a, b)"),
+        ("f($0", "(a", ", b", "", "a, b"),
+        ("# Do it.\n$0", "x = 1\ny = 1", " + x", "\n# End", "x = 1\ny = 1 + x"),
+        ("# Do it.\n$0", "x = f(\n    1", ",\n    2", ")\n# End", "x = f(\n    1,\n    2)"),
+    ],
+    ids=["a line", "the end of the text", "a line of a program", "lines inside brackets"],
+)
+def test_text_goes_on_after_a_loop_inside_a_statement(
+    marked: str, begun: str, round_: str, rest: str, expected: str
+) -> None:
+    """After one round of it the model may not begin another, and finds the end."""
+
+    def script(prompt: str) -> str:
+        return rest if prompt.endswith(begun + round_) else begun + 30 * round_
+
+    assert inserted(marked, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("f($0)", "(" + "len(" * 99, ""),
+        ("# Do it.\n$0", "x = 1\ny = " + "x + " * 99, "x = 1"),
+        ("# Do it.\n$0", "x = 1\ny = 'A" + " of points" * 99, "x = 1"),
+    ],
+)
+def test_a_model_that_only_loops_is_stopped(marked: str, script: str, expected: str) -> None:
+    """After a few other ways the text ends before the line that is never done."""
+    completion, engine = asked(marked, script)
+    assert "".join(c.insert_text for c in completion.candidates) == expected
+    assert len(engine.calls) <= 5
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "limit", "expected"),
+    [
+        ("# Do it.\n$0", "\n\nx = 1\n#", 99, "\n\nx = 1"),
+        ("# Do it.\n$0", "", 99, ""),
+        ("def f():\n    # Do it.\n    $0", "    x = 1\ny\n", 99, "x = 1"),
+        ("def f():\n    # Do it.\n    $0", "x = 1\n", 99, ""),
+        ("f($0)", "(x)\n", 99, "x)"),
+        ("x = 1\n$0\ny = 2\n", "y = 2\n\n\nz", 99, "y = 2"),
+        ("# Do it.\n$0", "x = " + "1 + " * 99, 40, "x = " + "1 + " * 8 + "1 +"),
+    ],
+)
+def test_without_filters_the_model_writes_what_it_wants(
+    marked: str, script: str, limit: int, expected: str
+) -> None:
+    """Only the end of a turn, statement or line is looked for, and the limit."""
+    snapshot = snapshot_of(marked)
+    completion = complete(fake_model(script), snapshot, max_new_tokens=limit, filters=False)
+    assert "".join(c.insert_text for c in completion.candidates) == expected
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("def f():\n    x = 1\n    $0\n    y = 2\n", "    if x:\n    z\n", ""),
+        ("x = 1\n$0\ny = 2\n", "    z = 1\nw\n", ""),
+        ("if $0\ny = 2\n", "x:\nz\n", "x"),
+        ("def f(\n    a$0\n\ny = 2\n", ", b):\n", ", b)"),
+        ("if $0\n    y = 2\n", "x:\nz\n", "x:"),
+        ("if $0\nfor y in x:\n\tz\n", "x:\n    z\n\n", "x:\n\tz"),
+    ],
+)
+def test_indentation_fits_what_is_there(marked: str, script: str, expected: str) -> None:
+    """No line is indented in another way than the blocks around it, before it and after it."""
+    assert inserted(marked, script) == expected
+
+
+def test_a_line_that_is_indented_is_not_indented_again() -> None:
+    """What the model puts before the rest of a line goes."""
+    assert inserted("if x:\n    $0[0] = 1\n", "        y\n") == "y"
 
 
 @pytest.mark.parametrize(
@@ -527,6 +604,26 @@ def test_the_mean_is_over_what_the_model_chose() -> None:
     values = [log_probability(byte) for byte in b"e\n"]
     mean = completion.candidates[0].mean_log_probability
     assert mean == pytest.approx(sum(values) / len(values))
+    assert completion.candidates[0].first_log_probability == values[0]
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "expected"),
+    [
+        ("# $0\nx = 1\n", " Sort all of them.\ny = 2\n", "Sort all of them."),
+        ('print("$0")\n', 'Hello there World")\n', "Hello there World"),
+        ('def f():\n    """$0\n    """\n', "Here Is Code.\n", "Here Is Code."),
+        ("# Then.$0\n", "\nx = 1\n", None),
+    ],
+)
+def test_the_rest_of_a_line_of_words(marked: str, script: str, expected: str | None) -> None:
+    """Where that is asked for, a comment or string goes on in words, up to its line's end."""
+    model = fake_model(script)
+    snapshot = snapshot_of(marked)
+    assert complete(model, snapshot, max_new_tokens=64).candidates == ()
+    completion = complete(model, snapshot, max_new_tokens=64, in_comments=True)
+    texts = [candidate.insert_text for candidate in completion.candidates]
+    assert texts == ([] if expected is None else [expected])
 
 
 @pytest.mark.parametrize(
@@ -556,6 +653,28 @@ def test_prompt_perplexity_of_more_than_the_context(word: str) -> None:
     """A comment that the context cannot hold is judged by its end."""
     marked = f"{FILE}# {word * 900}\n$0"
     assert prompt_perplexity(fake_model("", 512), snapshot_of(marked)) is not None
+
+
+def test_prompt_perplexity_ends_when_it_is_told_to() -> None:
+    """A request waits for no more than a few tokens of a long comment."""
+    text = "# " + "word " * 40 + "\n"
+    model = fake_model("")
+    (turn,) = read_turns(text)
+    stop = threading.Event()
+    seen = []
+    log_probabilities = model.engine.log_probabilities
+
+    def watched(token_ids: Sequence[int], start: int) -> Any:
+        seen.append(len(token_ids) - start)
+        stop.set()
+        return log_probabilities(token_ids, start)
+
+    whole = turn_perplexity(model, text, turn, stop)
+    assert whole is not None
+    model.engine.log_probabilities = watched  # type: ignore[method-assign]
+    assert turn_perplexity(model, text, turn, stop) is None
+    assert len(seen) == 1
+    assert seen[0] <= 32
 
 
 @pytest.mark.parametrize(
@@ -620,6 +739,8 @@ def test_what_follows_is_never_the_completion(before: str, after: str) -> None:
     after = after.replace("\ud800", "").lstrip("\r\n\t\f #")
     text = before + "\n" + after
     recited = after.replace("\r\n", "\n").replace("\r", "\n")
+    # After a loop the model may not recite any more.
+    assume(not re.search(r"(?s)(.+?)\1\1", recited))
     completion = complete(
         fake_model(recited), Snapshot(text, len(before) + 1), max_new_tokens=200
     )

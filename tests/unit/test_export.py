@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -458,6 +459,22 @@ def paused_export(checkpoint: Path, output: Path) -> Iterator[subprocess.Popen[s
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("threshold", [None, 12.5])
+def test_a_threshold_of_perplexity_may_be_in_the_manifest(
+    threshold: float | None, checkpoint: Path, tmp_path: Path
+) -> None:
+    """It is put there by an evaluation; folders that have none, older ones too, are read."""
+    manifest = export(checkpoint, tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    data = json.loads(path.read_text())
+    assert data.pop("perplexity_threshold") is None
+    if threshold is not None:
+        data["perplexity_threshold"] = threshold
+    path.write_text(json.dumps(data))
+    read = read_manifest(tmp_path / "out")
+    assert read == replace(manifest, perplexity_threshold=threshold)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="only POSIX has SIGKILL")

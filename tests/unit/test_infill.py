@@ -63,12 +63,20 @@ def built(
     n_tokens: int,
     kind: tuple[TextTokenizer, InfillTokens],
     heal: bool = False,
+    condense: bool = False,
 ) -> tuple[list[list[int]], bytes]:
     """Return the prefix, the suffix and the line of a prompt, and what is required."""
     tokenizer, tokens = kind
-    starts = [turn.start for turn in read_turns(before)]
+    turns = read_turns(before)
     prompt = build_infill_prompt(
-        tokenizer, tokens, before, after, starts, n_tokens=n_tokens, heal=heal
+        tokenizer,
+        tokens,
+        before,
+        after,
+        turns,
+        n_tokens=n_tokens,
+        heal=heal,
+        condense=condense,
     )
     assert len(prompt.token_ids) <= n_tokens
     parts: list[list[int]] = [[]]
@@ -163,6 +171,23 @@ def test_typing_changes_the_prompts_end(
     changes = [a[:2] != b[:2] for a, b in pairwise(found)]
     assert sum(changes) <= (1 if above == ABOVE else 0)
     assert 4 * len(found[0][0]) >= min(1536, len(kind[0].encode(above).token_ids))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_in_use_of_old_text_stands_before_the_prefix(
+    kind: tuple[TextTokenizer, InfillTokens],
+) -> None:
+    """A definition that the turn names is there, and typing leaves it there."""
+    definition = "def compute(value):\n    return value\n"
+    above = f"{definition}\n\n{ABOVE}# Use compute.\n"
+    typed = "total = sum(compute(value) for value in values)"
+    found = [
+        built(above + typed[:n], BELOW, 1792, kind, condense=True)[0] for n in range(len(typed))
+    ]
+    prefix = kind[0].decode_bytes(found[0][0]).decode()
+    assert prefix.startswith(f"{definition}# Compute ")
+    assert prefix.endswith("# Use compute.\n")
+    assert sum(a[:2] != b[:2] for a, b in pairwise(found)) <= 1
 
 
 @pytest.mark.parametrize(

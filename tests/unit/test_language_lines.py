@@ -162,3 +162,12 @@ def test_lines_stand_while_text_is_added_below(text: str, added: str, language_i
     """What a line is, only the lines above it decide."""
     before = read_lines(text + "\n", language_id)[:-1]
     assert read_lines(text + "\n" + added, language_id)[: len(before)] == before
+
+
+@given(texts, st.sampled_from(["python", *LANGUAGES]))
+def test_a_scan_from_outside_ends_as_the_whole(text: str, language_id: str) -> None:
+    """What stands above a line that begins in nothing decides nothing below it."""
+    whole = scan(text, language_id)
+    for start in whole.outside:
+        part = scan(text[start:], language_id)
+        assert (part.place, part.n_open_brackets) == (whole.place, whole.n_open_brackets)

@@ -72,6 +72,9 @@ PYTHON_PLACES = [
     ("# Print the sum.\n▒\nx = 1\n", Rule.STATEMENT),
     ("# Print the sum.\n\n▒\n\nx = 1\n", Rule.STATEMENT),
     ("# Print the sum.\nx = 1\n▒\n\ny = 1\n", Rule.STATEMENT),
+    ("x = '''\n\ndef f():\n    ▒\n'''\n", "string"),
+    ("x = f(\n\ny = ▒\n", Rule.LINE),
+    ("x = f(\n\ndef g():\n    ▒\n", Rule.STATEMENT),
 ]
 
 
@@ -133,6 +136,38 @@ def test_no_comment_is_begun(language_id: str, allowed: bytes, forbidden: bytes)
     assert isinstance(plan, Plan)
     assert not set(allowed) & set(plan.not_first)
     assert set(forbidden) <= set(plan.not_first)
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked"),
+    [
+        ("python", "# Print ▒\nx = 1\n"),
+        ("python", 'def f(x):\n    """Double ▒\n    """\n'),
+        ("python", 'print("Hello ▒")\n'),
+        ("c", "/* Add ▒\n */\n"),
+        ("javascript", "x = `Hello ▒`;\n"),
+    ],
+)
+def test_words_are_completed_where_that_is_asked_for(language_id: str, marked: str) -> None:
+    """In a comment or a string it is the rest of the line, and nothing of code is asked."""
+    before, _, after = marked.partition(CURSOR)
+    snapshot = Snapshot(before + after, len(before), language_id)
+    assert isinstance(plan_completion(snapshot), str)
+    plan = plan_completion(snapshot, in_comments=True)
+    assert isinstance(plan, Plan)
+    assert (plan.rule, plan.before, plan.not_first) == (Rule.LINE, before, b"")
+    assert not plan.is_python
+
+
+def test_code_is_planned_alike_where_words_are_completed_too() -> None:
+    """The setting for comments changes nothing outside them."""
+    for language_id, places in (("python", PYTHON_PLACES), ("c", C_PLACES)):
+        for marked, _ in places:
+            before, _, after = marked.partition(CURSOR)
+            snapshot = Snapshot(before + after, len(before), language_id)
+            plan = plan_completion(snapshot)
+            if isinstance(plan, Plan):
+                assert plan_completion(snapshot, in_comments=True) == plan
 
 
 PIECES = (

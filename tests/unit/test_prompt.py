@@ -38,7 +38,7 @@ def test_a_prompt_is_the_end_of_the_text_in_the_budget(
     text: str, n_tokens: int, heal: bool, tokenizer: TextTokenizer
 ) -> None:
     """For any text and budget the prompt fits and is, with what is required, its end."""
-    starts = [turn.start for turn in read_turns(text)]
+    starts = read_turns(text)
     prompt = build_prompt(
         tokenizer, text, starts, n_tokens=n_tokens, heal=heal, eos_token_id=EOS
     )

@@ -296,6 +296,79 @@ def test_idle_work_that_waits_when_it_is_closed_never_runs() -> None:
     assert not waiting.started.is_set()
 
 
+def patient(scheduler: Scheduler) -> IdleTask:
+    """Submit a new task that gives way to idle work."""
+    task = IdleTask()
+    scheduler.submit_patient(task.run)
+    return task
+
+
+def test_patient_work_waits_for_idle_work(scheduler: Scheduler) -> None:
+    """It is done when there is nothing else to do, and it does not end what there is."""
+    first = idle(scheduler)
+    assert first.started.wait(DEADLINE_S)
+    task = patient(scheduler)
+    assert not first.stop.is_set()
+    assert not task.started.is_set()
+    first.release.set()
+    assert task.started.wait(DEADLINE_S)
+    assert first.said == "done"
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_patient_work_gives_way_and_is_begun_again(scheduler: Scheduler, is_idle: bool) -> None:
+    """Neither a request nor idle work waits for it, and it is still done after them."""
+    task = patient(scheduler)
+    assert task.started.wait(DEADLINE_S)
+    task.started.clear()
+    other = idle(scheduler) if is_idle else submitted(scheduler, "a")[0]
+    assert other.started.wait(DEADLINE_S)
+    assert task.said == "stopped"
+    other.release.set()
+    assert task.started.wait(DEADLINE_S)
+    task.over.clear()
+    task.release.set()
+    assert task.over.wait(DEADLINE_S)
+    assert task.said == "done"
+
+
+def test_patient_work_that_is_done_is_not_begun_again(scheduler: Scheduler) -> None:
+    """Once it has ended by itself, a request has nothing to bring back."""
+    task = patient(scheduler)
+    task.release.set()
+    assert task.over.wait(DEADLINE_S)
+    scheduler.submit("a", threading.Event(), lambda: None).result(DEADLINE_S)
+    task.started.clear()
+    last = patient(scheduler)
+    assert last.started.wait(DEADLINE_S)
+    assert not task.started.is_set()
+
+
+def test_the_newest_patient_work_takes_the_place_of_the_last(scheduler: Scheduler) -> None:
+    """What was wanted of an older text is not gone on with."""
+    first = patient(scheduler)
+    assert first.started.wait(DEADLINE_S)
+    second = patient(scheduler)
+    assert second.started.wait(DEADLINE_S)
+    assert first.said == "stopped"
+
+
+@pytest.mark.parametrize("end", [Scheduler.stop_idle, Scheduler.stop_all, Scheduler.close])
+def test_patient_work_ends_for_good(
+    scheduler: Scheduler, end: Callable[[Scheduler], object]
+) -> None:
+    """A model that goes takes it along, and it is not begun again."""
+    task = patient(scheduler)
+    assert task.started.wait(DEADLINE_S)
+    task.started.clear()
+    end(scheduler)
+    assert task.over.wait(DEADLINE_S)
+    last = patient(scheduler)
+    assert end is Scheduler.close or last.started.wait(DEADLINE_S)
+    assert task.said == "stopped"
+    assert not task.started.is_set()
+
+
 def test_wait_joins_the_thread() -> None:
     """Once it returns nothing of the model's runs any more; without a thread, at once."""
     Scheduler().wait(DEADLINE_S)
@@ -320,6 +393,63 @@ def test_a_future_that_is_cancelled_before_its_turn_never_runs(scheduler: Schedu
     assert first_result.result(DEADLINE_S) == "done"
     assert third_result.result(DEADLINE_S) == "done"
     assert not second.started.is_set()
+
+
+def test_what_does_not_end_is_left_to_itself(scheduler: Scheduler) -> None:
+    """A call that never returns costs its own answer and those that wait, not the thread."""
+    started, gate, returned = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> str:
+        started.set()
+        assert gate.wait(DEADLINE_S)
+        returned.set()
+        return "too late"
+
+    stop = threading.Event()
+    hanging = scheduler.submit("a", stop, hang)
+    assert started.wait(DEADLINE_S)
+    waiting, waiting_result = submitted(scheduler, "b")
+    never = idle(scheduler)
+    assert scheduler.running is stop
+    scheduler.abandon(TimeoutError("it hangs"))
+    with pytest.raises(TimeoutError, match="it hangs"):
+        hanging.result(DEADLINE_S)
+    with pytest.raises(CancelledError):
+        waiting_result.result(DEADLINE_S)
+    assert stop.is_set()
+    assert not scheduler.is_busy
+    after, after_result = submitted(scheduler, "a")
+    assert after.started.wait(DEADLINE_S)
+    assert scheduler.running is after.stop
+    gate.set()
+    assert returned.wait(DEADLINE_S)
+    after.release.set()
+    assert after_result.result(DEADLINE_S) == "done"
+    assert isinstance(hanging.exception(), TimeoutError)
+    # The thread that was left takes nothing more, so what comes is done once, in order.
+    test_tasks_run_one_at_a_time_in_order(scheduler)
+    assert not waiting.started.is_set()
+    assert not never.started.is_set()
+
+
+def test_idle_work_that_does_not_end_is_left_to_itself(scheduler: Scheduler) -> None:
+    """What nobody asked for must not hold the thread of those who ask either."""
+    started, gate = threading.Event(), threading.Event()
+
+    def hang(_stop: threading.Event) -> None:
+        started.set()
+        assert gate.wait(DEADLINE_S)
+
+    scheduler.submit_idle(hang)
+    assert started.wait(DEADLINE_S)
+    waiting, result = submitted(scheduler, "a")
+    assert scheduler.running is not None
+    assert scheduler.running.is_set()
+    scheduler.abandon(TimeoutError("it hangs"))
+    assert result.cancelled()
+    assert scheduler.submit("a", threading.Event(), lambda: 7).result(DEADLINE_S) == 7
+    gate.set()
+    assert not waiting.started.is_set()
 
 
 class Held:

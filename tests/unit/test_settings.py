@@ -30,9 +30,15 @@ KEYS = (
     "candidates",
     "checkDeadlineMs",
     "flagged",
+    "suggest",
     "languages",
+    "lines",
+    "openFiles",
+    "inComments",
+    "hints",
     "statistics",
     "checks",
+    "steering",
 )
 
 
@@ -51,15 +57,26 @@ def test_all_settings_are_read() -> None:
         "candidates": 1,
         "checkDeadlineMs": 0,
         "flagged": "last",
+        "suggest": "quiet",
         "languages": {"c": False},
+        "lines": "single",
+        "openFiles": True,
+        "inComments": True,
+        "hints": True,
         "statistics": False,
         "checks": {"syntax": False},
+        "steering": False,
     }
     expected = Settings(
-        *("m", "cpu", 1, "int8", 9, 0, 90, 80, 7, 1, 0, "last"),
+        *("m", "cpu", 1, "int8", 9, 0, 90, 80, 7, 1, 0, "last", "quiet"),
         languages={"c": False},
+        lines="single",
+        open_files=True,
+        in_comments=True,
+        hints=True,
         statistics=False,
         checks={"syntax": False},
+        steering=False,
     )
     assert read_settings(values) == (expected, [])
 
@@ -80,6 +97,7 @@ def test_all_settings_are_read() -> None:
         ("candidates", True, "a whole number from 1 to 10"),
         ("checkDeadlineMs", -1, "a whole number from 0 to 10000"),
         ("flagged", "show", "hide or last"),
+        ("suggest", "never", "quiet or balanced or eager"),
         ("languages", ["c"], "an object of true and false"),
         ("languages", {"c": "off"}, "an object of true and false"),
         ("statistics", 0, "true or false"),

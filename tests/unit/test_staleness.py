@@ -47,6 +47,41 @@ def test_what_uses_a_changed_turn_is_stale(old: str, new: str, stale: list[str])
     assert found(programs, _TEXT.replace(old, new))[0] == stale
 
 
+@pytest.mark.parametrize(
+    ("program", "is_stale"),
+    [
+        ("print(x)", True),
+        ("x = [x for y in x]", True),
+        ("x += 1", True),
+        ("def f(y=x):\n    return y", True),
+        ("class A:\n    y = x", True),
+        ("def f():\n    for y in x:\n        y()", True),
+        ("print(p.kept)", True),
+        ("p.kept += 1", True),
+        ("print(p.own)", True),
+        ("p.x()", False),
+        ("x = 1\nprint(x)", False),
+        ("def f(x):\n    return x", False),
+        ("y = [x for x in z]", False),
+        ("y = {x: w for x, w in z}", False),
+        ("y = lambda x: x", False),
+        ("for x in z:\n    print(x)", False),
+        ("import a.b as x\nx.y()", False),
+        ("try:\n    z()\nexcept E as x:\n    print(x)", False),
+        ("print(inner, p.inner, item)", False),
+        ("f(x=1)", False),
+    ],
+)
+def test_only_what_is_used_from_outside_is_used(program: str, is_stale: bool) -> None:
+    """A parameter, a loop's name or a function's own has nothing to do with its namesake."""
+    text = (
+        "# a\nx = 1\nclass P:\n    own = 1\n    def f(self, item):\n"
+        f"        inner = self.kept = item\n\n# b\n{program}\n"
+    )
+    stale, _ = found(remembered(text, "b"), text.replace("x = 1\nclass", "x = 2\nclass"))
+    assert stale == ["b"] * is_stale
+
+
 def test_a_persons_program_is_told_of_and_not_stale() -> None:
     """A program that we did not write stays what it is, whatever changes above it."""
     text = _TEXT + "\n# d\nd = a\n"
@@ -64,6 +99,37 @@ def test_a_copy_of_a_program_makes_both_a_persons() -> None:
 def test_only_hashes_are_remembered() -> None:
     """Nothing of the text stays with us."""
     assert "a + 1" not in repr(vars(remembered(_TEXT, "a", "b", "c")))
+
+
+@pytest.mark.parametrize(
+    ("then", "inserted", "is_ours"),
+    [
+        ("# a\na = 1\n\n# b\n|\n", "b = a", True),
+        ("# a\na = 1\n\n# b\n\n|", "b = a", True),
+        ("# a\na = 1\n\n# b\nb|", " = a", False),
+        ("# a\na = 1\n\n# b\n|\n\nprint(1)\n", "b = a", False),
+        ("# a\na = 1\n\n# b\nc = 1\n|", "b = a", False),
+    ],
+)
+def test_what_is_accepted_is_ours(then: str, inserted: str, is_ours: bool) -> None:
+    """All of a turn's program has to be: where a person wrote some of it, it is theirs."""
+    before, _, after = then.partition("|")
+    text = before + inserted + after
+    programs = WrittenPrograms()
+    programs.accept(before + after, len(before), text)
+    assert found(programs, text.replace("a = 1", "a = 2"))[0] == ["b"] * is_ours
+
+
+def test_what_is_accepted_in_parts_is_ours() -> None:
+    """What goes on with a program of ours is a program of ours, and the part no more."""
+    programs = WrittenPrograms()
+    parts = ["# a\na = 1\n\n# b\n", "b = a", "\nc = a"]
+    for n_parts in (1, 2):
+        then = "".join(parts[:n_parts])
+        programs.accept(then, len(then), then + parts[n_parts])
+    text = "".join(parts).replace("a = 1", "a = 2")
+    assert found(programs, text)[0] == ["b"]
+    assert found(programs, text + "\nprint(c)")[0] == []
 
 
 PIECES = ("# a\n", "# b\n", "a = 1\n", "b = a\n", "print(a, b)\n", "    # c\n", "def f():\n")

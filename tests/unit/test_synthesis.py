@@ -23,11 +23,19 @@ def synthesized(
     *,
     check: Callable[[CheckRequest], Verdict] = unchecked,
     stale_from: int | None = None,
+    language_id: str = "python",
 ) -> tuple[list[WrittenTurn], list[str]]:
     """Return the turns that were written, and the prompts that the engine got."""
     model = fake_model(script)
     assert isinstance(model.engine, ScriptedEngine)
-    turns = synthesize(model, text, max_new_tokens=99, check=check, stale_from=stale_from)
+    turns = synthesize(
+        model,
+        text,
+        max_new_tokens=99,
+        check=check,
+        stale_from=stale_from,
+        language_id=language_id,
+    )
     return list(turns), [call.prompt for call in model.engine.calls]
 
 
@@ -64,6 +72,40 @@ def test_each_empty_turn_gets_its_program(text: str, expected: str) -> None:
     assert (turns[-1].text if turns else text) == expected
     # Once written, nothing is left to write.
     assert synthesized(expected, named) == ([], [])
+
+
+def called(prompt: str) -> str:
+    """Write a call of the last word of the comment, indented as that is."""
+    comment = prompt.rstrip("\n").rpartition("\n")[2]
+    indent = comment[: len(comment) - len(comment.lstrip())]
+    return f"{indent}{comment.split()[-1]}();\n// End.\n"
+
+
+@pytest.mark.parametrize("language_id", ["c", "cpp", "go", "java", "javascript", "typescript"])
+@pytest.mark.parametrize(
+    ("text", "stale_from", "expected"),
+    [
+        ("// a\n\n// b\n", None, "// a\na();\n\n// b\nb();\n"),
+        ("x {\n\t// a\n}\n", None, "x {\n\t// a\n\ta();\n}\n"),
+        ("x {\n\t// a\n\n\t// b\n\n}\n", None, "x {\n\t// a\n\ta();\n\n\t// b\n\tb();\n}\n"),
+        ("// a\nx();\n\n// b\ny();\n", 2, "// a\nx();\n\n// b\nb();\n"),
+        ("// a\nx();\n", None, "// a\nx();\n"),
+        ("x {\n  // a\n  y();\n\n}\n", 0, "x {\n  // a\n  a();\n}\n"),
+    ],
+)
+def test_other_languages_have_turns_too(
+    language_id: str, text: str, stale_from: int | None, expected: str
+) -> None:
+    """A program stands below its comment, and no blank line before the brace that follows."""
+
+    def check(_request: CheckRequest) -> Verdict:
+        raise AssertionError("the check knows Python only")
+
+    turns, _ = synthesized(
+        text, called, check=check, stale_from=stale_from, language_id=language_id
+    )
+    assert (turns[-1].text if turns else text) == expected
+    assert {turn.verdict for turn in turns} <= {UNCHECKED}
 
 
 def test_a_turn_is_built_on_those_before_it() -> None:

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from lsp_server.python_lines import LineKind, scan
 from lsp_server.truncation import (
     cut_line,
+    cut_misplaced,
     cut_overlap,
     cut_repeated_lines,
     cut_statement,
     cut_turn,
+    is_tabbed,
     is_talk,
     truncate,
     whole_statements,
+    with_tabs,
 )
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "mtpb_truncate_cases.jsonl"
@@ -225,6 +228,21 @@ def test_cut_line(generated: str, expected: str | None) -> None:
         ("def f():\n    '''Note:'''\n", "def f():\n    '''Note:'''\n"),
         ("x = 1  # so:\n", "x = 1  # so:\n"),
         ("\n\n", ""),
+        ("x = 1\ntry:\n    y()\n", "x = 1\n"),
+        ("x = 1\ntry:\n    y()\nexcept E:\n", "x = 1\n"),
+        ("try:\n    y()\nexcept E:\n    z()\nel", "try:\n    y()\nexcept E:\n    z()\n"),
+        ("try:\n    y()\nfinally:\n    z()\n", "try:\n    y()\nfinally:\n    z()\n"),
+        ("x\ntry:\n    try:\n        y\n    except E:\n        z\n", "x\n"),
+        (
+            "try:\n    y\nexcept:\n    try:\n        z\n    finally:\n        w\n",
+            "try:\n    y\nexcept:\n    try:\n        z\n    finally:\n        w\n",
+        ),
+        ("def f():\n    try:\n        y\n", ""),
+        (
+            "try:\n        y\n    except E:\n        z\n    w\n",
+            "try:\n        y\n    except E:\n        z\n    w\n",
+        ),
+        ("y\nexcept E:\n    z\n", "y\nexcept E:\n    z\n"),
     ],
 )
 def test_whole_statements(generated: str, expected: str) -> None:
@@ -452,6 +470,8 @@ def test_cut_repeated_lines(generated: str, after: str, expected: str) -> None:
         ('hello"', '")', "hello"),
         ("a", "", "a"),
         ("", ")", ""),
+        ("val, val,", "val, b)", ""),
+        ("a, val,", "val, b)", "a, "),
     ],
 )
 def test_cut_overlap(generated: str, after: str, expected: str) -> None:
@@ -466,6 +486,64 @@ for after in ('"' + '\\"' * n, "'" * n, "(" * n, "a" * n, "a " * n, ")" * n):
     cut_overlap("f(a, b)", after)
     cut_overlap("a" * 500, after)
 """
+
+
+@pytest.mark.parametrize(
+    ("before", "generated", "after", "expected"),
+    [
+        ("x = 1\n", "y = 2", "\nz = 3\n", "y = 2"),
+        ("x = 1\n", "    y = 2", "\nz = 3\n", ""),
+        ("def f():\n", "x = 1", "\n    y = 2\n", ""),
+        ("def f():\n", "    x = 1", "\n    y = 2\n", "    x = 1"),
+        ("def f():\n    ", "x = 1\n  y = 2", "\n", "x = 1"),
+        ("def f():\n    x = 1\n", "y = 2", "\n    z = 3\n", ""),
+        ("def f():\n    x = 1\n", "y = 2", "\n\nz = 3\n", "y = 2"),
+        ("def f():\n    ", "if x:", "\n    y = 2\n", ""),
+        ("def f():\n    ", "a\n    if x:", "\n    y = 2\n", "a"),
+        ("def f():\n    ", "if x:", "\n        y = 2\n", "if x:"),
+        ("def f():\n    if ", "x:", "\n    y = 2\n", "x"),
+        ("def f():\n    if ", "x:\n        z", "\n    y = 2\n", "x:\n        z"),
+        ("def f():\n    if ", "x:", "", "x"),
+        ("def f(\n    a", ",\n    b):", "\nx = 1\n", ",\n    b)"),
+        ("def f():", "\n    x = 1", "\n    y = 2\n", "\n    x = 1"),
+        ("def f():", " return", "\n    y = 2\n", ""),
+        ("x = [\n", "1,\n  2,", "\n]\n", "1,\n  2,"),
+        ("x = f(a", ", b)", "\n    c,\n)\n", ", b"),
+        ("x = f(a", ", b)", "\ny = 2\n", ", b)"),
+        ("x = 1\n    ", "y = 2", "\nz\n", "y = 2"),
+        ("x = 1\n    ", "  y = 2", "\nz\n", ""),
+        ("def f():\n\tx = 1\n\t", "if x:\n\t  y = 2", "\n", ""),
+        ("x = 1\n", "# y", "\nz\n", "# y"),
+        ("x = 1\n", "", "\nz\n", ""),
+    ],
+)
+def test_cut_misplaced(before: str, generated: str, after: str, expected: str) -> None:
+    """No line is indented as no block around it is, and none after it loses its block."""
+    assert cut_misplaced(before, generated, after, tabbed=is_tabbed(before)) == expected
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected"),
+    [
+        ("if x:\n\t    y", "if x:\n\t\ty"),
+        ("if x:\n        y", "if x:\n\t\ty"),
+        ("f(\n\t  y)", "f(\n\t  y)"),
+        ("    x\n    y", "    x\n\ty"),
+        ("x = '    '", "x = '    '"),
+    ],
+)
+def test_lines_are_indented_by_tabs(generated: str, expected: str) -> None:
+    """In a file of tabs a line has tabs, but for less than a tab's width."""
+    assert with_tabs(generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("if x:\n\ty\n", True), ("if x:\n    y\n", False), ("x\n", False), ("", False)],
+)
+def test_a_file_is_indented_by_tabs_or_spaces(text: str, expected: bool) -> None:
+    """What most lines begin with counts, and of nothing known it is spaces."""
+    assert is_tabbed(text) is expected
 
 
 def test_what_follows_is_compared_in_bounded_time() -> None:
@@ -509,6 +587,7 @@ def test_cuts_are_beginnings(generated: str, indent: str) -> None:
         whole_statements(generated),
         cut_overlap(generated, ")"),
         cut_repeated_lines(generated, "    y = 2\n)"),
+        cut_misplaced("def f():\n" + indent, generated, "\n    y = 2\n"),
     ):
         assert part is None or generated.startswith(part)
 

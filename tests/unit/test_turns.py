@@ -1,14 +1,18 @@
 """Which comments are turns, how far their programs reach, and what their words are."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp_server.turns import read_turns, turn_at
+from lsp_server.python_lines import LineKind
+from lsp_server.python_lines import scan as scan_python
+from lsp_server.turns import read, read_turns, turn_at
 
 LICENCE = "# Copyright 2024 Somebody\n# All rights reserved.\n"
 METADATA = '# /// script\n# requires-python = ">=3.11"\n# ///\n'
@@ -19,6 +23,17 @@ FRAGMENTS = (
     *("#!/bin/sh\n", "# coding: utf-8\n", "# type: ignore\n", LICENCE, METADATA, "# 😀"),
 )
 DOCSTRINGS = ('    """Doc."""\n', "  r'doc'\n", '\t"""Two\n\tlines.\n\t"""\n', "class A:\n")
+BLOCKS = (
+    *("\n\n", "\n\nx = 1\n", "\n\n# Do it.\n", "\n\ndef f():\n", "\n\n    def g(self):\n"),
+    *(
+        "\n\n\t@a\n",
+        "\n\n    # Do that.\n",
+        '    """Two\n\nlines."""\n',
+        "'a\\\n",
+        "(",
+        "\n\n)",
+    ),
+)
 SLASHED_FRAGMENTS = (
     *("// Do it.\n", "    // Do that.\n", "/* One\n * two. */\n", "/**\n * One.\n */\n"),
     *("x = 1;\n", "void f() {\n", "    g();\n", "}\n", "\n", "  \n", "\r\n", "\r", "(", ")"),
@@ -51,6 +66,9 @@ LANGUAGES = ["python", "c", "cpp", "go", "java", "javascript"]
 texts = st.lists(
     st.sampled_from(FRAGMENTS + DOCSTRINGS) | st.text(max_size=6), max_size=12
 ).map("".join)
+texts_of_blocks = st.lists(st.sampled_from(FRAGMENTS + DOCSTRINGS + BLOCKS), max_size=16).map(
+    "".join
+)
 slashed_texts = st.lists(
     st.sampled_from(SLASHED_FRAGMENTS) | st.text(max_size=6), max_size=12
 ).map("".join)
@@ -519,6 +537,9 @@ for text in (
     "def f():\n    \'\'\'" + "\\\\" * n,
     "def f():\n" * (n // 9),
     "def f():\n \'\'\'a\'\'\'\n" * (n // 20) + "\n" * n,
+    "x(\n\n" * (n // 4),
+    "x(\n\n" * (n // 8) + "def f():\n\n" * (n // 22),
+    "\'\'\'\n\nx\n\n" * (n // 8) + "\'\'\'",
 ):
     read_turns(text)
 n >>= 3
@@ -561,6 +582,46 @@ def test_any_text_has_turns_in_order(text: str) -> None:
         assert line.startswith(turn.indent)
         assert line[len(turn.indent)] in "#\"'rRuU"
         assert turn.has_program or not text[turn.prompt_end : turn.end].strip()
+
+
+def _without_blocks(text: str) -> str:
+    """Return the text with a space in each blank line, where no block ends then."""
+    return re.sub(r"\n(?=\r?\n)", "\n ", text)
+
+
+@given(texts_of_blocks)
+def test_a_text_is_read_in_blocks_as_it_is_at_once(text: str) -> None:
+    """Where one block ends and another begins changes no turn."""
+
+    def moved(offset: int) -> int:
+        return len(_without_blocks(text[:offset]))
+
+    assert [
+        replace(
+            turn,
+            start=moved(turn.start),
+            prompt_end=moved(turn.prompt_end),
+            end=moved(turn.end),
+            # Where an empty line of words begins is no matter.
+            prompt_spans=tuple((moved(a), moved(b)) for a, b in turn.prompt_spans if a < b),
+        )
+        for turn in read_turns(text)
+    ] == [
+        replace(turn, prompt_spans=tuple((a, b) for a, b in turn.prompt_spans if a < b))
+        for turn in read_turns(_without_blocks(text))
+    ]
+
+
+@given(texts_of_blocks, st.integers(0, 200))
+def test_lines_that_begin_outside_are_found_before_any_place(text: str, offset: int) -> None:
+    """They are the last ones that the scan of the whole text finds there."""
+    reading, lines = read(text), scan_python(text).lines
+    outside = [line for line in lines if line.kind is not LineKind.INSIDE]
+    starts = [line.start for line in outside if line.start < offset]
+    assert reading.line_start_before(offset) == (starts[-1:] or [0])[0]
+    statements = [line for line in outside if line.kind is LineKind.CODE and not line.indent]
+    starts = [line.start for line in statements if line.start < offset]
+    assert reading.statement_start_before(offset) == (starts[-1:] or [0])[0]
 
 
 @given(texts)

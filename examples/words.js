@@ -1,0 +1,9 @@
+const words = ["tree", "sun", "river", "sea", "mountain"];
+
+// Sort the words by length.
+
+// Print the first of the sorted words.
+
+// Make an array "lengths" of the lengths of the sorted words.
+
+// Print the lengths.
