@@ -9,6 +9,7 @@ from lsprotocol import types
 from pygls.workspace import Workspace
 
 from lsp_server.check import check
+from lsp_server.check_worker import CheckWorker
 from lsp_server.documents import Document
 from lsp_server.errors import DocumentError
 from lsp_server.notebooks import Cell, Notebook
@@ -237,7 +238,7 @@ def test_the_check_knows_the_names_of_ipython() -> None:
 @given(data=st.data())
 def test_changes_give_the_clients_notebook(data: st.DataObject) -> None:
     """After any changes of cells and texts the server has what the client has."""
-    server = CompletionServer(cast(Any, None), cast(Any, None), Settings())
+    server = CompletionServer(cast(Any, None), CheckWorker(), Settings())
     protocol = server.protocol
     protocol._workspace = Workspace(None)
     client = _Client(data)
