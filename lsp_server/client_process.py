@@ -14,7 +14,7 @@ async def until_gone(process_id: int) -> None:
     """
     try:
         process = psutil.Process(process_id)
-    except psutil.Error:
+    except (psutil.Error, ValueError):  # The latter is of numbers that no process has.
         await asyncio.Event().wait()
         return
     while _runs(process):

@@ -10,8 +10,8 @@ import re
 from io import BufferedIOBase
 
 _HEADER = re.compile(
-    rb"Content-Length: *(\d{1,12})\r\n"
-    rb"(?:(?![^\r\n]*Content-Length)[^\r\n]+:[^\r\n]*\r\n)*\r\n"
+    rb"(?i:Content-Length): *(\d{1,12})\r\n"
+    rb"(?:(?![^\r\n]*(?i:Content-Length))[^\r\n]+:[^\r\n]*\r\n)*\r\n"
 )
 _LONGEST_HEADER = 1024
 """Bytes of what may become a header that are kept while more is to come."""

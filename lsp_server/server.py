@@ -227,7 +227,7 @@ class CompletionServer(LanguageServer):
 
     def notebook_of(self, uri: str) -> Notebook | None:
         """Return the notebook that a document is a cell of."""
-        return next((n for n in self.notebooks.values() if n.cell(uri)), None)
+        return next((n for n in tuple(self.notebooks.values()) if n.cell(uri)), None)
 
     def _owner(self, uri: str) -> str:
         """Return the URI of what is completed as one text: a cell's notebook, or a file."""
@@ -654,7 +654,7 @@ async def _pull_settings(server: CompletionServer) -> bool:
     except Exception as error:  # noqa: BLE001
         log.warning("the client did not tell its settings: %s", type(error).__name__)
         return False
-    return bool(values and values[0]) and server.take_settings(values[0])
+    return bool(values) and server.take_settings(values[0])
 
 
 def _ask_for_settings_changes(server: CompletionServer) -> None:

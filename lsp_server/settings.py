@@ -124,7 +124,8 @@ class Settings:
         False,
         bool,
         "whether the model also reads what a Python file imports from other open files, "
-        "above the file; then a turn's prompt is more than its file",
+        "above the file; then a suggested turn's prompt is more than its file, while the "
+        "commands that write turns keep to it",
     )
     in_comments: bool = _setting(
         "inComments",

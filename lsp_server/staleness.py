@@ -7,6 +7,7 @@ turn that has changed. A text that stands twice may be a person's copy, so it is
 import ast
 import hashlib
 import textwrap
+import threading
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -47,19 +48,21 @@ class WrittenPrograms:
         self._before: dict[bytes, tuple[_Seen, ...]] = {}
         self._last: dict[bytes, _Seen] = {}
         """The turns that were there last, so that a key costs what it changes."""
+        self._lock = threading.Lock()
 
     def remember(self, text: str, start: int, language_id: str = "python") -> None:
         """Remember that we wrote the program of the turn that starts at an offset."""
         now = self._read(text, language_id)
-        # A copy, because another thread may be asking what is stale.
-        before = dict(self._before)
-        for turn, seen in now.items():
-            if turn.start == start:
-                before.pop(seen.turn, None)
-                before[seen.turn] = tuple(_above(now, turn))
-        while len(before) > _N_REMEMBERED:
-            del before[next(iter(before))]
-        self._before = before
+        with self._lock:
+            # A copy, because another thread may be asking what is stale.
+            before = dict(self._before)
+            for turn, seen in now.items():
+                if turn.start == start:
+                    before.pop(seen.turn, None)
+                    before[seen.turn] = tuple(_above(now, turn))
+            while len(before) > _N_REMEMBERED:
+                del before[next(iter(before))]
+            self._before = before
 
     def accept(self, then: str, offset: int, text: str, language_id: str = "python") -> None:
         """Remember a program that we offered at an offset and that a person accepted.

@@ -101,6 +101,20 @@ async def test_comments_are_completed_where_that_is_asked_for(log: Path, invoked
         assert await client.items(0, 4, invoked=invoked) != []
 
 
+async def test_a_setting_that_is_taken_back_is_the_default_again(log: Path) -> None:
+    """A client that tells of no settings any more has none."""
+    off = {"languages": {"python": False}}
+    async with connected([*FAKE_SERVER, str(log)], configuration=off) as client:
+        await client.status("ready")
+        client.open("# Step.\n")
+        assert await client.items(1, 0) == []
+        client.lsp.set_configuration({"codegen": {}})
+        client.lsp.workspace_did_change_configuration(types.DidChangeConfigurationParams(None))
+        async with asyncio.timeout(DEADLINE_S):
+            while not await client.items(1, 0):
+                pass
+
+
 async def test_another_edit_stops_what_goes_on(log: Path) -> None:
     """The rest of an answer that nobody can want any more is not written."""
     async with connected([*FAKE_SERVER, str(log)], options={"deadlineMs": 50}) as client:

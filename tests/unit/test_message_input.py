@@ -92,6 +92,14 @@ def test_a_wrong_length_costs_one_message(error: int) -> None:
     assert (found[0], found[-1]) == (before, after)
 
 
+def test_headers_have_no_case() -> None:
+    """A client may write the names of headers as it likes."""
+    message = MessageInput(Trickle(b"content-LENGTH: 2\r\n\r\n{}", 7))
+    assert message.readline() == b"Content-Length: 2\r\n"
+    assert message.readline() == b"\r\n"
+    assert message.read(2) == b"{}"
+
+
 def test_a_message_waits_for_nothing_after_it() -> None:
     """A body that is there is read without another byte, which may never come."""
 
