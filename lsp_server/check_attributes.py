@@ -7,11 +7,9 @@ from typing import Any
 
 import jedi
 from jedi.inference.gradual.conversion import convert_values
-from jedi.inference.helpers import infer_call_of_leaf
-from parso.python.tree import search_ancestor
 
 from lsp_server.check_buffer import CheckedBuffer
-from lsp_server.check_certainty import definitions, is_certain, is_chain_certain
+from lsp_server.check_certainty import certain_values
 from lsp_server.name_lookup import is_closed, names_of
 from lsp_server.verdict import Fault, Problem
 
@@ -64,19 +62,9 @@ def _known_names(script: jedi.Script, place: tuple[int, int]) -> set[str] | None
     start = 1 if chain.children[0].type == "keyword" else 0
     parts = chain.children[start : chain.children.index(dot.parent)]
     context = script._get_module_context().create_context(leaf)
-    last = parts[-1].get_last_leaf()
-    is_sure = (
-        is_chain_certain(context, parts) if len(parts) > 1 else is_certain(context, parts[0])
-    )
-    if not is_sure or _is_narrowed(parts, leaf):
+    values = certain_values(context, parts, leaf)
+    if values is None:
         return None
-    values = set(infer_call_of_leaf(context, last))
-    if last.type == "name":
-        # Which binding holds here depends on the way that led here.
-        for name in definitions(context, last):
-            if len(parts) == 1:
-                values |= set(name.infer())
-    values = {value for value in values if value.py__name__() != "NoneType"}
     names: set[str] = set()
     for value in values:
         if not (value.is_module() or value.is_class() or value.is_instance()):
@@ -92,24 +80,3 @@ def _known_names(script: jedi.Script, place: tuple[int, int]) -> set[str] | None
 def _is_stub_alone(value: _Value) -> bool:
     """Tell whether only a stub is known, which leaves private names out."""
     return value.is_stub() and not convert_values([value])
-
-
-def _is_narrowed(parts: list[_Leaf], leaf: _Leaf) -> bool:
-    """Tell whether the function asks what the receiver is, or tries the attribute."""
-    receiver = "".join(part.get_code() for part in parts).strip()
-    scope = search_ancestor(leaf, "funcdef") or leaf.get_root_node()
-    asked = (
-        rf"\b(?:isinstance|issubclass|hasattr|type|callable)\(\s*{re.escape(receiver)}\s*[,)]"
-    )
-    if re.search(asked, scope.get_code()):
-        return True
-    tried = search_ancestor(leaf, "try_stmt")
-    while tried is not None:
-        if any(
-            "AttributeError" in c.get_code()
-            for c in tried.children
-            if c.type == "except_clause"
-        ):
-            return True
-        tried = search_ancestor(tried, "try_stmt")
-    return False

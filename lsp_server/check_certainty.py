@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jedi.inference.gradual.type_var import TypeVar
+from jedi.inference.helpers import infer_call_of_leaf
 from jedi.inference.names import TreeNameDefinition
 from jedi.inference.syntax_tree import infer_trailer
 from parso.python.tree import search_ancestor
@@ -28,6 +29,25 @@ _PROPERTIES = frozenset({"property", "cached_property"})
 _UNIONS = frozenset({"Optional", "Union", "Annotated", "ClassVar", "Final"})
 _ANY = frozenset({"Any", "object", "Incomplete", "MaybeNone", "Protocol"})
 _IMPORTS = frozenset({"import_name", "import_from"})
+
+
+def certain_values(context: _Context, parts: list[_Node], leaf: _Node) -> set[Any] | None:
+    """Return all that a chain before a dot can be, None left aside, None if that is open.
+
+    ``leaf`` is what comes after the dot, or the dot.
+    """
+    is_sure = (
+        is_chain_certain(context, parts) if len(parts) > 1 else is_certain(context, parts[0])
+    )
+    if not is_sure or _is_narrowed(parts, leaf):
+        return None
+    last = parts[-1].get_last_leaf()
+    values = set(infer_call_of_leaf(context, last))
+    if last.type == "name" and len(parts) == 1:
+        # Which binding holds here depends on the way that led here.
+        for name in definitions(context, last):
+            values |= set(name.infer())
+    return {value for value in values if value.py__name__() != "NoneType"}
 
 
 def is_certain(context: _Context, node: _Node, depth: int = _DEPTH) -> bool:
@@ -353,3 +373,24 @@ def decorators_of(node: _Node) -> list[str]:
         code = written.get_code(include_prefix=False).partition("(")[0]
         names.append(code.rpartition(".")[2].strip())
     return names
+
+
+def _is_narrowed(parts: list[_Node], leaf: _Node) -> bool:
+    """Tell whether the function asks what the receiver is, or tries the attribute."""
+    receiver = "".join(part.get_code() for part in parts).strip()
+    scope = search_ancestor(leaf, "funcdef") or leaf.get_root_node()
+    asked = (
+        rf"\b(?:isinstance|issubclass|hasattr|type|callable)\(\s*{re.escape(receiver)}\s*[,)]"
+    )
+    if re.search(asked, scope.get_code()):
+        return True
+    tried = search_ancestor(leaf, "try_stmt")
+    while tried is not None:
+        if any(
+            "AttributeError" in c.get_code()
+            for c in tried.children
+            if c.type == "except_clause"
+        ):
+            return True
+        tried = search_ancestor(tried, "try_stmt")
+    return False

@@ -9,8 +9,8 @@ from typing import Any
 
 import jedi
 from jedi.inference.gradual.conversion import convert_values
-from jedi.inference.helpers import infer_call_of_leaf
 
+from lsp_server.check_certainty import certain_values, decorators_of
 from lsp_server.jedi_script import open_script
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 
@@ -20,9 +20,20 @@ _Leaf = Any
 
 _HOOKS = frozenset({"__getattr__", "__getattribute__"})
 _SETS_ANY = re.compile(
-    r"\bsetattr\(\s*(?:self|cls)\b|\bvars\((?:self|cls)\)"
+    r"\bsetattr\(|__setattr__\(|\bvars\((?:self|cls)\)|\b__slots__\b(?!\s*=\s*\(\))"
     r"|\b(?:self|cls)\.__dict__\b(?!\.(?:copy|get|items|keys|values)\()"
 )
+_METACLASS = re.compile(r"\s*class\s+\w+\s*\([^:]*\bmetaclass\s*=")
+_GIVEN = re.compile(r"\.(\w+)[ \t]*(?::[^=\n]+)?=(?!=)")
+_ENUMS = frozenset({"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"})
+_PLAIN_METACLASSES = frozenset({"type", "ABCMeta", "EnumMeta", "EnumType"})
+_PLAIN_DECORATORS = frozenset(
+    {"dataclass", "final", "runtime_checkable", "total_ordering", "unique", "define", "frozen"}
+)
+_SPECIAL = frozenset({"__members__", "__dataclass_fields__"})
+"""Names that decorators and metaclasses give."""
+_OPEN_MODULES = frozenset({"sys"})
+"""Programs are frozen with names of their own in it."""
 _WORD = re.compile(r"\w+")
 _BY_NAME = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
 
@@ -51,10 +62,14 @@ def known_names(request: NamesRequest) -> KnownNames | None:
         scope = None
         values = {v for name in script.infer(*leaf.end_pos) for v in name._name.infer()}
     else:
-        values = set(infer_call_of_leaf(context, leaf))
-    # What is None now is to become something else.
-    values = {value for value in values if value.py__name__() != "NoneType"}
-    receivers, names = set(), set()
+        found = certain_values(context, _chain_before(leaf), leaf)
+        if found is None:
+            return None
+        values = found
+    # What the file gives to anything is perhaps this one's.
+    receivers, names = set(), _SPECIAL.union(_GIVEN.findall(request.text))
+    if not values:
+        return None
     for value in values:
         receiver = _receiver(value, leaf, request)
         if receiver is None or not is_closed(value):
@@ -67,16 +82,49 @@ def known_names(request: NamesRequest) -> KnownNames | None:
             return None
         receivers.add(receiver)
         names |= own
-    return KnownNames(tuple(sorted(names)), tuple(sorted(receivers))) if names else None
+    return KnownNames(tuple(sorted(names)), tuple(sorted(receivers)))
 
 
 def _known_keywords(script: jedi.Script, place: tuple[int, int]) -> KnownNames | None:
     signatures = script.get_signatures(*place)
+    if not signatures or not _is_called_as_written(script, signatures[0].bracket_start):
+        return None
     params = [param for signature in signatures for param in signature.params]
-    if not signatures or any(param.kind.name == "VAR_KEYWORD" for param in params):
+    if any(param.kind.name == "VAR_KEYWORD" for param in params):
         return None
     names = {param.name for param in params if param.kind.name in _BY_NAME}
     return KnownNames(tuple(sorted(names)), (Receiver.FUNCTION,))
+
+
+def _is_called_as_written(script: jedi.Script, bracket: tuple[int, int]) -> bool:
+    """Tell whether what is called before a bracket is known, and changed by no decorator."""
+    leaf = script._module_node.get_leaf_for_position(bracket)
+    if leaf is None or leaf.type != "name":
+        return False
+    context = script._get_module_context().create_context(leaf)
+    values = certain_values(context, _chain_before(leaf), leaf)
+    return bool(values) and all(map(_has_plain_signature, values or ()))
+
+
+def _has_plain_signature(value: _Value) -> bool:
+    if value.is_class():
+        return is_closed(value)
+    node = value.tree_node
+    return value.is_function() and node is not None and not decorators_of(node)
+
+
+def _chain_before(leaf: _Leaf) -> list[_Leaf]:
+    """Return the atom and the trailers that end with a leaf, in broken code too."""
+    node = leaf
+    inner = ("trailer", "atom", "strings")
+    while node.parent.type in inner and node is node.parent.children[-1]:
+        node = node.parent
+    siblings = node.parent.children
+    end = next(index for index, sibling in enumerate(siblings) if sibling is node)
+    start = end
+    while siblings[start].type == "trailer" and start:
+        start -= 1
+    return list(siblings[start : end + 1])
 
 
 def _place(text: str, offset: int) -> tuple[int, int]:
@@ -151,10 +199,15 @@ def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
 def is_closed(value: _Value) -> bool:
     """Tell whether nothing but its known code gives a value its names."""
     if value.is_module():
-        found = {name.string_name for f in value.get_filters() for name in f.values()}
-        return "__getattr__" not in found
+        return _is_module_closed(value)
     cls = value if value.is_class() else value.py__class__()
     bases = list(cls.py__mro__())
+    if value.is_instance() and cls.py__name__() in _ENUMS:
+        # It is a class that a call made.
+        return False
+    metaclasses = {metaclass.py__name__() for metaclass in cls.get_metaclasses()}
+    if not metaclasses <= _PLAIN_METACLASSES:
+        return False
     if all(base.py__name__() != "object" for base in bases):
         return False
     for base in bases:
@@ -170,6 +223,37 @@ def is_closed(value: _Value) -> bool:
         if "__setstate__" in functions:
             # It gives back what was there before.
             code = code.replace(functions["__setstate__"].get_code(), "")
-        if (functions.keys() & _HOOKS and not is_object) or _SETS_ANY.search(code):
+        if functions.keys() & _HOOKS and not is_object:
+            return False
+        # Of a stub nothing is run.
+        if base.get_root_context().is_stub():
+            continue
+        is_plain = set(decorators_of(base.tree_node)) <= _PLAIN_DECORATORS
+        has_metaclass = _METACLASS.match(code) is not None
+        if not is_plain or _SETS_ANY.search(code) or has_metaclass > bool(metaclasses):
+            return False
+        if _is_set_outside(base.tree_node):
             return False
     return True
+
+
+def _is_set_outside(node: _Leaf) -> bool:
+    """Tell whether the file of a class sets attributes of it by names that it computes."""
+    for leaf in node.get_root_node().get_used_names().get("setattr", ()):
+        bracket = leaf.get_next_leaf()
+        target = bracket and bracket.get_next_leaf()
+        if target is not None and target.value == node.name.value:
+            return True
+    return False
+
+
+def _is_module_closed(value: _Value) -> bool:
+    found = {name.string_name for f in value.get_filters() for name in f.values()}
+    if "__getattr__" in found or value.py__name__() in _OPEN_MODULES:
+        return False
+    node = value.tree_node
+    if node is None or value.is_stub():
+        return True
+    stars = [found for found in node.iter_imports() if found.is_star_import()]
+    is_filled = bool(node.get_used_names().keys() & {"globals", "vars"})
+    return not is_filled and len(value.star_imports()) >= len(stars)

@@ -204,6 +204,8 @@ class CompletionServer(LanguageServer):
 
     def take(self, document: Document) -> None:
         """Keep a document's newest version, as the newest of all documents."""
+        if next(reversed(self.documents), None) != document.uri:
+            self._names.forget()
         self.documents.pop(document.uri, None)
         self.documents[document.uri] = document
         if notebook := self.notebook_of(document.uri):

@@ -56,6 +56,11 @@ class NameMemory:
         self._answers: OrderedDict[object, Future[KnownNames | None]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def forget(self) -> None:
+        """Forget all, because another file may have other names now."""
+        with self._lock:
+            self._answers.clear()
+
     def ask(self, request: NamesRequest) -> "Future[KnownNames | None]":
         """Return the answer that is there or on its way, or ask."""
         line_end = request.text.find("\n", request.offset)

@@ -135,6 +135,9 @@ def _goals(
             _mean(own) - _mean(plain)
             for (_, own), (_, plain) in zip(lines[arm], lines[PLAIN], strict=True)
         ]
+        if not differences:
+            yield goal
+            continue
         files = [case.file for case, _ in lines[arm]]
         least, _ = bootstrap_interval(_grouped(files, differences), level=_ONE_SIDED)
         goal |= {"line_difference": _mean(differences), "line_at_least": least}

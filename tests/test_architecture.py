@@ -25,7 +25,7 @@ ORDER = {
         "repetition", "known_names", "steering", "prompt", "infill", "drafting", "completion",
         "confidence", "answers", "synthesis", "staleness", "tokenizer", "session", "engine",
         "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_script",
-        "name_lookup", "check_buffer", "check_names", "check_certainty", "check_attributes",
+        "check_certainty", "name_lookup", "check_buffer", "check_names", "check_attributes",
         "check_calls", "check", "check_worker", "pending_checks", "doctor", "server_log",
         "message_input", "client_process", "model_host", "answering", "protocol",
         "turn_actions", "turn_hints", "server", "model_commands", "limited_run", "commands",

@@ -76,6 +76,15 @@ def test_what_is_certain(marked: str, names: set[str], receiver: Receiver) -> No
         "from typing import Any\ndef f(x: Any):\n    return x.$0",
         "def f(x: object):\n    return x.$0",
         "def f(): pass\nf.$0",
+        "class A: x = 1\nif unknown:\n    a = A()\nelse:\n    a = unknown()\na.$0",
+        "class A(metaclass=Unknown): x = 1\nA.$0",
+        "class M(type):\n    def __getattr__(cls, n): return 1\n"
+        "class A(metaclass=M): x = 1\nA.$0",
+        "@unknown\nclass A: x = 1\nA().$0",
+        "class A: x = 1\nsetattr(A, n, 1)\nA().$0",
+        "class A:\n    __slots__ = ('x', 'y')\nA().$0",
+        "import enum\nE = enum.Enum('E', 'RED BLUE')\nE.$0",
+        "import sys\nsys.$0",
         "from .$0",
         "$0",
         "x$0",
@@ -84,6 +93,13 @@ def test_what_is_certain(marked: str, names: set[str], receiver: Receiver) -> No
 def test_what_is_open(marked: str) -> None:
     """What may have any names, or what nobody can infer, has no certain ones."""
     assert _known(marked) is None
+
+
+def test_what_the_file_gives_is_known() -> None:
+    """An attribute that the file assigns to anything may be this object's."""
+    known = _known("class A: x = 1\na = A()\na.extra = 2\na.$0")
+    assert known is not None
+    assert {"x", "extra"} <= set(known.names)
 
 
 def test_a_project_of_its_own_is_told_apart(tmp_path: Path) -> None:
@@ -115,6 +131,8 @@ def test_an_unknown_module_names_nothing(module: str) -> None:
         ("def f(a, b): pass\nf(1, $0)", {"a", "b"}),
         ("class A:\n    def __init__(self, size): pass\nA($0", {"size"}),
         ("def f(a, **rest): pass\nf($0", None),
+        ("@unknown\ndef f(a): pass\nf($0", None),
+        ("def f(a): pass\nif unknown:\n    f = unknown.f\nf($0", None),
         ("unknown($0", None),
     ],
 )
