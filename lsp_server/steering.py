@@ -144,23 +144,14 @@ def _is_in_call(statement: str) -> bool:
     )
 
 
-class Steering:
-    """The constraint on one candidate, written into a text."""
+class DueNames:
+    """The names that are due in a text that is being written, asked for once a place."""
 
-    def __init__(
-        self,
-        source: NameSource,
-        before: str,
-        after: str,
-        vocabulary: "Vocabulary",
-        size: int,
-    ) -> None:
+    def __init__(self, source: NameSource, before: str, after: str) -> None:
         """Take the text around what is written."""
         self._source = source
         self._before = before
         self._after = after
-        self._vocabulary = vocabulary
-        self._size = size
         self._statement = before[_closed_before(before) :]
         self._answers: dict[int, Future[KnownNames | None]] = {}
         self._is_slow = False
@@ -170,8 +161,8 @@ class Steering:
         if place := self._place(written):
             self._answer(written, place)
 
-    def allowed(self, written: str) -> "BoolArray | None":
-        """Return a mask of the tokens that may come next, None for any."""
+    def known(self, written: str) -> tuple[NamePlace, KnownNames] | None:
+        """Return the names that are due, None where any may come or nobody knows in time."""
         place = self._place(written)
         if place is None:
             return None
@@ -186,7 +177,7 @@ class Steering:
             return None
         if known is None or (place.may_be_new and _STORED & set(known.receivers)):
             return None
-        return _mask(self._vocabulary, place, known.names, self._size)
+        return place, known
 
     def _place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
@@ -206,6 +197,35 @@ class Steering:
             request = NamesRequest(text, at, place.kind, source.path, source.project)
             self._answers[place.asked_at] = source.ask(request)
         return self._answers[place.asked_at]
+
+
+class Steering:
+    """The constraint on one candidate, written into a text."""
+
+    def __init__(
+        self,
+        source: NameSource,
+        before: str,
+        after: str,
+        vocabulary: "Vocabulary",
+        size: int,
+    ) -> None:
+        """Take the text around what is written."""
+        self._names = DueNames(source, before, after)
+        self._vocabulary = vocabulary
+        self._size = size
+
+    def look(self, written: str) -> None:
+        """Ask for the names at the end of what is written, so that the answer is on its way."""
+        self._names.look(written)
+
+    def allowed(self, written: str) -> "BoolArray | None":
+        """Return a mask of the tokens that may come next, None for any."""
+        due = self._names.known(written)
+        if due is None:
+            return None
+        place, known = due
+        return _mask(self._vocabulary, place, known.names, self._size)
 
 
 def _closed_before(text: str) -> int:
