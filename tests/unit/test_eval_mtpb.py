@@ -374,15 +374,15 @@ def test_what_an_oracle_prints_passes_in_every_arm(
     mode: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """From the comment to the verdict nothing loses a right answer."""
-    cases = own_cases()[::2]
+    cases = own_cases()[::4]
     report = run_oracle(cases, mode, sandbox, tmp_path / "run.jsonl")
-    assert {(row["n_passed"], row["n"]) for row in report["arms"]} == {(7, 7)}
+    assert {(row["n_passed"], row["n"]) for row in report["arms"]} == {(4, 4)}
     if mode == "clean":
         assert {row["is_evidence"] for row in report["against"]} == {False}
     else:
         rows = {row["difference_of"]: row for row in report["differences"]}
         assert rows["no dict, no None"]["n_lost"] == 1
-        assert rows["faithful"]["rate"] == pytest.approx(6 / 7)
+        assert rows["faithful"]["rate"] == pytest.approx(3 / 4)
     for _, header, rows in tables(report):
         assert all(len(row) == len(header) for row in rows)
 
@@ -419,7 +419,7 @@ def go_on(path: Path, script: Callable[[str], str]) -> tuple[list[Any], dict[str
     return [line for line in lines if "arm" in line], report
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(st.data())
 def test_a_killed_run_goes_on_to_the_same_results(data: st.DataObject) -> None:
     """Whatever byte of the record was the last to be written."""
@@ -561,5 +561,5 @@ def test_the_command_line_measures_and_prints(
     assert "no evidence" in shown.out
     assert main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["settings"]["problems"] == 2
+    assert report["settings"]["problems"] == 1
     assert report == json.loads(record.with_suffix(".json").read_text())
