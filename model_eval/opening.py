@@ -18,13 +18,15 @@ from model_export.manifest import DATA_FILE, read_manifest
 _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers")
 
 
-def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
+def open_model(name: str | None, threads: int | None = None) -> tuple[Model, dict[str, Any]]:
     """Return a model, as it serves the editor, and the beginning of a record's header.
+
+    Numbers may differ in their last bits with the number of threads, so it is in the header.
 
     Raises:
         ServingError: there is no such model here, or it cannot be run.
     """
-    settings = Settings(model=name)
+    settings = Settings(model=name, threads=threads)
     with progress_bar("exporting") as progress:
         folder = exported_folder(name, progress, settings.device)
     manifest = read_manifest(folder)
@@ -36,7 +38,7 @@ def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
         "device": manifest.device,
         "kv_cache": model.engine.cache_type,
         "context_length": model.engine.context_length,
-        "threads": default_threads(),
+        "threads": threads or default_threads(),
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.files[DATA_FILE].sha256,
         "versions": {"python": platform.python_version(), **versions_of(_LIBRARIES)},

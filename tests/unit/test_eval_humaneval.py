@@ -160,7 +160,7 @@ def test_the_command_line_measures_and_prints(
     problems_here()
     opened = {"model": "fake", "precision": "fp32", "weights_sha256": "0" * 64}
     model = fake_model("    return 1\n# end")
-    monkeypatch.setattr(commands, "open_model", lambda _name: (model, opened))
+    monkeypatch.setattr(commands, "open_model", lambda *_: (model, opened))
     record = tmp_path / "run.jsonl"
     arguments = ["eval", "humaneval", "--limit", "1", "--record", str(record)]
     assert main([*arguments, "--samples", "2", "--temperature", "0.2", "0.8"]) == 0
