@@ -148,31 +148,84 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = _command(
         subparsers, "eval", commands.evaluate, "measure the quality of what is written"
     )
-    evaluation.add_argument(
-        "evaluation",
-        choices=("steering",),
-        help="what names that are known to exist change in what is sampled",
+    _add_evaluations(evaluation)
+    return parser
+
+
+def _add_evaluations(parser: argparse.ArgumentParser) -> None:
+    subparsers = parser.add_subparsers(required=True, dest="evaluation", metavar="EVALUATION")
+    steering = _evaluation(
+        subparsers, "steering", "what names that are known to exist change in samples"
     )
-    _add_model(evaluation)
-    evaluation.add_argument(
+    steering.add_argument(
         "--packages",
         type=_pinned,
         nargs="+",
         metavar="P==V",
         help="of PyPI; default: ten that the embedded model was not trained on",
     )
-    evaluation.add_argument("--samples", type=_whole_number(1, 1000), metavar="N")
-    evaluation.add_argument(
-        "--cases", type=_whole_number(1), metavar="N", help="of each package"
+    steering.add_argument("--samples", type=_whole_number(1, 1000), metavar="N")
+    steering.add_argument("--cases", type=_whole_number(1), metavar="N", help="of each package")
+    steering.add_argument("--quick", action="store_true", help="a few minutes")
+
+    humaneval = _evaluation(subparsers, "humaneval", "how many functions pass their tests")
+    _add_sampling(humaneval)
+    humaneval.add_argument(
+        "--temperature", type=_number(0, 2), nargs="+", default=[0.2], metavar="T"
     )
-    evaluation.add_argument("--quick", action="store_true", help="a few minutes")
-    evaluation.add_argument(
+    humaneval.add_argument(
+        "--preset",
+        choices=("paper",),
+        help="200 samples at 0.2, 0.6 and 0.8, the best temperature of each k",
+    )
+    mtpb = _evaluation(subparsers, "mtpb", "whether several turns beat a single one")
+    problems = mtpb.add_mutually_exclusive_group(required=True)
+    problems.add_argument(
+        "--problems", type=Path, metavar="FILE", help="mtpb.jsonl of salesforce/CodeGen"
+    )
+    problems.add_argument(
+        "--download", action="store_true", help="fetch that file, and compare its hash"
+    )
+    mtpb.add_argument(
+        "--mode",
+        choices=("clean", "faithful"),
+        default="clean",
+        help="several turns against single ones, or each way of the published scripts",
+    )
+    _add_sampling(mtpb)
+    mtpb.add_argument(
+        "--inputs", type=_whole_number(1), metavar="N", help="of each problem; default: all"
+    )
+    mtpb.add_argument("--temperature", type=_number(0, 2), default=0.2, metavar="T")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
+    parser.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
+    parser.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
+    parser.add_argument(
+        "--threads",
+        type=_whole_number(1, 256),
+        metavar="N",
+        help="for the model; one is best beside other work; default: as it serves",
+    )
+
+
+def _evaluation(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    help_text: str,
+) -> argparse.ArgumentParser:
+    """Add what ``model_eval.commands`` has a function of this name for."""
+    parser = _command(subparsers, name, commands.evaluate, help_text)
+    _add_model(parser)
+    parser.add_argument(
         "--record",
         type=Path,
         metavar="FILE",
         help="a run that was broken off goes on here; default: in the user's cache",
     )
-    _add_json(evaluation)
+    _add_json(parser)
     return parser
 
 
@@ -227,6 +280,20 @@ def _whole_number(at_least: int, at_most: int = 1 << 31) -> Callable[[str], int]
                 f"{text!r} is no whole number from {at_least} to {at_most}"
             )
         return int(text)
+
+    return read
+
+
+def _number(at_least: float, at_most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if (
+            not re.fullmatch(r"\d+(\.\d*)?|\.\d+", text)
+            or not at_least <= float(text) <= at_most
+        ):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no number from {at_least} to {at_most}"
+            )
+        return float(text)
 
     return read
 

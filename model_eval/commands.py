@@ -4,7 +4,8 @@ import argparse
 import hashlib
 import json
 import sys
-from importlib.metadata import version
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,15 +14,21 @@ from platformdirs import user_cache_path
 
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
-from lsp_server.loading import open_chosen
-from lsp_server.models import EMBEDDED_MODEL, exported_folder
-from lsp_server.settings import Settings
+from lsp_server.models import EMBEDDED_MODEL
 from lsp_server.terminal import print_json, print_table, progress_bar
+from model_eval import humaneval as humaneval_
+from model_eval import mtpb as mtpb_
+from model_eval import mtpb_report
 from model_eval.errors import PackageError
+from model_eval.executing import Executions, outcomes
+from model_eval.generating import Sampling
+from model_eval.mtpb_report import Table
+from model_eval.opening import open_model, versions_of
 from model_eval.packages import HELD_OUT, name_of, package_folder
 from model_eval.plots import draw
 from model_eval.records import Record
 from model_eval.report import goal_rows, make_report, package_rows, result_rows
+from model_eval.sandbox import Limits, Sandbox
 from model_eval.steering import (
     ARMS,
     SAMPLING,
@@ -34,8 +41,11 @@ from model_eval.steering import (
     sample,
     score,
 )
-from model_export.manifest import DATA_FILE, read_manifest
 
+_SEED = 0
+"""Of every run, so that whoever repeats one gets the same samples."""
+_TRIED = 2
+"""Parts of a run that tell how long all of it takes."""
 _QUICK = (3, 4)
 _FULL = (20, 20)
 """Cases of each package, and samples of each case."""
@@ -53,7 +63,6 @@ def steering(options: argparse.Namespace) -> int:
             raise PackageError(f"{requirement} has no folder of its name with methods in it")
     model, opened = open_model(options.model)
     settings = {
-        "codegen_lsp_version": version("codegen-lsp"),
         **opened,
         "exposure": _exposure(opened["model"], requirements),
         "packages": requirements,
@@ -61,7 +70,7 @@ def steering(options: argparse.Namespace) -> int:
         "samples": n_samples,
         **SAMPLING,
     }
-    path = Path(options.record) if options.record else _default_record(settings)
+    path = Path(options.record) if options.record else _default_record("steering", settings)
     record = Record(path, settings)
     hours = estimated_seconds(model, cases, n_samples) / 3600
     print(
@@ -82,23 +91,146 @@ def steering(options: argparse.Namespace) -> int:
     return 0
 
 
-def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
-    """Return a model and what tells it from all others.
-
-    Raises:
-        ServingError: there is no such model here, or it cannot be run.
-    """
-    settings = Settings(model=name)
-    with progress_bar("exporting") as progress:
-        folder = exported_folder(name, progress, settings.device)
-    manifest = read_manifest(folder)
-    return open_chosen(folder, settings), {
-        "model": manifest.source.name,
-        "precision": manifest.precision,
-        "device": manifest.device,
-        "source_sha256": manifest.source.sha256,
-        "weights_sha256": manifest.files[DATA_FILE].sha256,
+def humaneval(options: argparse.Namespace) -> int:
+    """Measure how many functions pass their tests."""
+    if options.preset == "paper":
+        temperatures, n_samples = humaneval_.PAPER_TEMPERATURES, humaneval_.PAPER_SAMPLES
+    else:
+        temperatures, n_samples = tuple(options.temperature), options.samples
+    problems = humaneval_.read_problems(options.limit)
+    sandbox = Sandbox(Limits(time_s=3))
+    model, opened = open_model(options.model, options.threads)
+    settings = {
+        "evaluation": "humaneval",
+        **opened,
+        "problems_sha256": humaneval_.DATA_SHA256,
+        "problems": len(problems),
+        "samples": n_samples,
+        "temperatures": temperatures,
+        "top_p": options.top_p,
+        "max_new_tokens": humaneval_.MAX_NEW_TOKENS,
+        "seed": _SEED,
+        "sandbox": sandbox.isolation,
     }
+    path, record = _record("humaneval", options, settings)
+    parts = humaneval_.parts(problems, temperatures, n_samples)
+    n_left = len(parts) - sum("texts" in line for line in record.lines)
+    tried = parts[:_TRIED] if n_left else []
+    started = time.perf_counter()
+    for part in tried:
+        humaneval_.write_part(model, part, options.top_p, _SEED)
+    each_s = (time.perf_counter() - started) / max(1, len(tried))
+    _announce(
+        f"{len(problems)} problems, {len(temperatures)} temperatures, {n_samples} samples each",
+        sandbox,
+        n_left * each_s / 3600,
+        path,
+    )
+    with Executions(sandbox, record, keeps_print=False) as executions:
+        steps = humaneval_.sample(
+            model, parts, options.top_p, seed=_SEED, record=record, executions=executions
+        )
+        _go_through(steps, len(parts), executions)
+    figures = humaneval_.make_report(problems, record.lines, outcomes(record), n_samples)
+    return _conclude(options, path, {"settings": settings, **figures}, humaneval_.tables)
+
+
+def mtpb(options: argparse.Namespace) -> int:
+    """Measure whether several turns make better programs than a single one."""
+    folder = user_cache_path("codegen-lsp") / "problems"
+    file = options.problems or mtpb_.download_problems(folder)
+    mode, n_samples = options.mode, options.samples
+    problems, sha256 = mtpb_.read_problems(file, whole=mode == "faithful")
+    cases = mtpb_.choose_cases(problems, limit=options.limit, inputs=options.inputs, seed=_SEED)
+    sampling = Sampling(options.temperature, options.top_p)
+    sandbox = Sandbox()
+    model, opened = open_model(options.model, options.threads)
+    settings = {
+        "evaluation": "mtpb",
+        **opened,
+        "problems_sha256": sha256,
+        "mode": mode,
+        "problems": len({case.problem.id for case in cases}),
+        "cases": len(cases),
+        "samples": n_samples,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": _SEED,
+        "sandbox": sandbox.isolation,
+        "libraries_of_programs": versions_of(("numpy", "pandas", "scikit-learn")),
+    }
+    path, record = _record("mtpb", options, settings)
+    total = len(cases) * len(mtpb_.ARMS[mode]) * n_samples
+    n_left = total - sum("arm" in line for line in record.lines)
+    hours = mtpb_.estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0
+    _announce(
+        f"{len(cases)} cases of {settings['problems']} problems, {len(mtpb_.ARMS[mode])} arms, "
+        f"{n_samples} samples each",
+        sandbox,
+        hours,
+        path,
+    )
+    with Executions(sandbox, record, keeps_print=True) as executions:
+        steps = mtpb_.sample(
+            model,
+            cases,
+            mode,
+            sampling,
+            n_samples=n_samples,
+            seed=_SEED,
+            record=record,
+            executions=executions,
+        )
+        _go_through(steps, total, executions)
+    figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record), sha256)
+    return _conclude(options, path, {"settings": settings, **figures}, mtpb_report.tables)
+
+
+def _go_through(steps: Iterator[None], total: int, executions: Executions) -> None:
+    with progress_bar("writing") as progress:
+        for done, _ in enumerate(steps, 1):
+            progress(done, total)
+    with progress_bar("running programs") as progress:
+        executions.finish(progress)
+
+
+def _record(
+    evaluation: str, options: argparse.Namespace, settings: dict[str, Any]
+) -> tuple[Path, Record]:
+    path = options.record or _default_record(evaluation, settings)
+    return path, Record(path, settings)
+
+
+def _announce(what: str, sandbox: Sandbox, hours: float, path: Path) -> None:
+    print(
+        f"{what}: about {hours:.1f} hours are left to write; the record is {path}\n"
+        f"Programs run in a sandbox; {sandbox.isolation}.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _conclude(
+    options: argparse.Namespace,
+    path: Path,
+    report: dict[str, Any],
+    tables: Callable[[Mapping[str, Any]], list[Table]],
+) -> int:
+    """Write the figures beside the record, and print them."""
+    figures = path.with_suffix(".json")
+    figures.write_text(json.dumps(report, indent=1), "utf-8")
+    if options.json:
+        print_json(report)
+        return 0
+    settings = report["settings"]
+    print(f"\n{settings['model']} {settings['precision']}, weights ", end="")
+    print(f"{settings['weights_sha256'][:12]}, {settings['samples']} samples\n")
+    for title, header, rows in tables(report):
+        print(title)
+        print_table(header, rows)
+        print()
+    print(f"Figures: {figures}")
+    return 0
 
 
 def _exposure(model: str, requirements: tuple[str, ...]) -> str:
@@ -108,11 +240,11 @@ def _exposure(model: str, requirements: tuple[str, ...]) -> str:
     return "unknown: nobody says whether the model was trained on them"
 
 
-def _default_record(settings: dict[str, Any]) -> Path:
+def _default_record(evaluation: str, settings: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     name = settings["model"].replace("/", "-")
     folder = user_cache_path("codegen-lsp") / "evaluations"
-    return folder / f"steering-{name}-{digest[:8]}.jsonl"
+    return folder / f"{evaluation}-{name}-{digest[:8]}.jsonl"
 
 
 def _sample(model: Model, cases: list[Case], record: Record, n_samples: int) -> None:

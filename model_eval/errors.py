@@ -11,3 +11,11 @@ class PackageError(EvaluationError):
 
 class RunError(EvaluationError):
     """The record of a run cannot be gone on with."""
+
+
+class SandboxError(EvaluationError):
+    """Generated programs cannot be run here."""
+
+
+class ProblemsError(EvaluationError):
+    """A benchmark's problems cannot be had."""
