@@ -11,3 +11,7 @@ class PackageError(EvaluationError):
 
 class RunError(EvaluationError):
     """The record of a run cannot be gone on with."""
+
+
+class ServerError(EvaluationError):
+    """The language server cannot be asked."""
