@@ -119,6 +119,7 @@ class ReplayEngine:
         self.eos_token_id = engine.eos_token_id
         self.vocab_size = engine.vocab_size
         self.context_length = engine.context_length
+        self.cache_type = engine.cache_type
         self.session = RecordedSession(engine._session, beside)
         self.reused_tokens = 0
         self.n_generated = 0
@@ -137,7 +138,7 @@ class ReplayEngine:
         **options: Any,
     ) -> Iterator[tuple[int, float]]:
         """Yield what the engine yields."""
-        self._forget()
+        self._forget_unless_reused()
         if SPECULATION in self._off:
             draft = None
         for pair in self._engine.generate(token_ids, draft=draft, **options):
@@ -155,17 +156,20 @@ class ReplayEngine:
 
     def prefill_ms(self, token_ids: Sequence[int]) -> float:
         """Return how long reading what is in no cache would take."""
-        self._forget()
+        self._forget_unless_reused()
         return self._engine.prefill_ms(token_ids)
 
     def n_tokens_within(self, budget_ms: float) -> int:
         """Return how many tokens of a prompt can be read within the budget."""
         return self._engine.n_tokens_within(budget_ms)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Empty the caches."""
+        self._engine.forget()
+
+    def _forget_unless_reused(self) -> None:
         if REUSE in self._off:
-            for slot in self._engine._slots:
-                slot.token_ids = []
+            self.forget()
 
 
 def open_replay(

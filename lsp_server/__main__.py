@@ -148,31 +148,42 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = _command(
         subparsers, "eval", commands.evaluate, "measure the quality of what is written"
     )
-    evaluation.add_argument(
-        "evaluation",
-        choices=("steering",),
-        help="what names that are known to exist change in what is sampled",
+    _add_evaluations(evaluation)
+    return parser
+
+
+def _add_evaluations(parser: argparse.ArgumentParser) -> None:
+    subparsers = parser.add_subparsers(required=True, dest="evaluation", metavar="EVALUATION")
+    steering = _evaluation(
+        subparsers, "steering", "what names that are known to exist change in samples"
     )
-    _add_model(evaluation)
-    evaluation.add_argument(
+    steering.add_argument(
         "--packages",
         type=_pinned,
         nargs="+",
         metavar="P==V",
         help="of PyPI; default: ten that the embedded model was not trained on",
     )
-    evaluation.add_argument("--samples", type=_whole_number(1, 1000), metavar="N")
-    evaluation.add_argument(
-        "--cases", type=_whole_number(1), metavar="N", help="of each package"
-    )
-    evaluation.add_argument("--quick", action="store_true", help="a few minutes")
-    evaluation.add_argument(
+    steering.add_argument("--samples", type=_whole_number(1, 1000), metavar="N")
+    steering.add_argument("--cases", type=_whole_number(1), metavar="N", help="of each package")
+    steering.add_argument("--quick", action="store_true", help="a few minutes")
+
+
+def _evaluation(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    help_text: str,
+) -> argparse.ArgumentParser:
+    """Add what ``model_eval.commands`` has a function of this name for."""
+    parser = _command(subparsers, name, commands.evaluate, help_text)
+    _add_model(parser)
+    parser.add_argument(
         "--record",
         type=Path,
         metavar="FILE",
         help="a run that was broken off goes on here; default: in the user's cache",
     )
-    _add_json(evaluation)
+    _add_json(parser)
     return parser
 
 

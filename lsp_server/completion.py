@@ -64,6 +64,10 @@ class TokenEngine(Protocol):
     vocab_size: int
     context_length: int
     reused_tokens: int
+    cache_type: str
+
+    def forget(self) -> None:
+        """Empty the caches."""
 
     def generate(
         self,

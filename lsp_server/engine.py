@@ -81,6 +81,8 @@ class Engine:
         self.eos_token_id = manifest.eos_token_id
         self.vocab_size = manifest.architecture.vocab_size
         self.context_length, n_caches = _sizes(manifest, session, cache_bytes)
+        self.cache_type = session.cache_type
+        """What keys and values are kept as."""
         self.reused_tokens = 0
         """How many tokens of the latest prompt were in the cache already."""
         self.notice = ""
@@ -258,6 +260,12 @@ class Engine:
                     return
                 part = context[:end]
                 self._advance(part, len(part) - 1, stop, slot)
+
+    def forget(self) -> None:
+        """Empty the caches, so that nothing read before can change a number after."""
+        with self._lock:
+            for slot in self._slots:
+                slot.token_ids = []
 
     def prefill_ms(self, token_ids: Sequence[int]) -> float:
         """Return how long reading what is in no cache would take, by the measured speed."""

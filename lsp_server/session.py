@@ -105,6 +105,11 @@ class Session:
             enable_fallback=0,
         )
 
+    @property
+    def cache_type(self) -> str:
+        """What keys and values are kept as."""
+        return np.dtype(self._cache_type).name
+
     def cache_bytes(self, n_positions: int) -> int:
         """Return the size of a KV cache."""
         architecture = self._architecture

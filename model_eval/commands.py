@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,11 +12,10 @@ from platformdirs import user_cache_path
 
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
-from lsp_server.loading import open_chosen
-from lsp_server.models import EMBEDDED_MODEL, exported_folder
-from lsp_server.settings import Settings
+from lsp_server.models import EMBEDDED_MODEL
 from lsp_server.terminal import print_json, print_table, progress_bar
 from model_eval.errors import PackageError
+from model_eval.opening import open_model
 from model_eval.packages import HELD_OUT, name_of, package_folder
 from model_eval.plots import draw
 from model_eval.records import Record
@@ -34,7 +32,6 @@ from model_eval.steering import (
     sample,
     score,
 )
-from model_export.manifest import DATA_FILE, read_manifest
 
 _QUICK = (3, 4)
 _FULL = (20, 20)
@@ -53,7 +50,6 @@ def steering(options: argparse.Namespace) -> int:
             raise PackageError(f"{requirement} has no folder of its name with methods in it")
     model, opened = open_model(options.model)
     settings = {
-        "codegen_lsp_version": version("codegen-lsp"),
         **opened,
         "exposure": _exposure(opened["model"], requirements),
         "packages": requirements,
@@ -61,7 +57,7 @@ def steering(options: argparse.Namespace) -> int:
         "samples": n_samples,
         **SAMPLING,
     }
-    path = Path(options.record) if options.record else _default_record(settings)
+    path = Path(options.record) if options.record else _default_record("steering", settings)
     record = Record(path, settings)
     hours = estimated_seconds(model, cases, n_samples) / 3600
     print(
@@ -82,25 +78,6 @@ def steering(options: argparse.Namespace) -> int:
     return 0
 
 
-def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
-    """Return a model and what tells it from all others.
-
-    Raises:
-        ServingError: there is no such model here, or it cannot be run.
-    """
-    settings = Settings(model=name)
-    with progress_bar("exporting") as progress:
-        folder = exported_folder(name, progress, settings.device)
-    manifest = read_manifest(folder)
-    return open_chosen(folder, settings), {
-        "model": manifest.source.name,
-        "precision": manifest.precision,
-        "device": manifest.device,
-        "source_sha256": manifest.source.sha256,
-        "weights_sha256": manifest.files[DATA_FILE].sha256,
-    }
-
-
 def _exposure(model: str, requirements: tuple[str, ...]) -> str:
     """Return whether the model was trained on the packages."""
     if model == EMBEDDED_MODEL and set(requirements) <= set(HELD_OUT):
@@ -108,11 +85,11 @@ def _exposure(model: str, requirements: tuple[str, ...]) -> str:
     return "unknown: nobody says whether the model was trained on them"
 
 
-def _default_record(settings: dict[str, Any]) -> Path:
+def _default_record(evaluation: str, settings: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     name = settings["model"].replace("/", "-")
     folder = user_cache_path("codegen-lsp") / "evaluations"
-    return folder / f"steering-{name}-{digest[:8]}.jsonl"
+    return folder / f"{evaluation}-{name}-{digest[:8]}.jsonl"
 
 
 def _sample(model: Model, cases: list[Case], record: Record, n_samples: int) -> None:

@@ -1,6 +1,7 @@
 """Scores of several samples, and how sure a mean or a ratio is; pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb
 
 import numpy as np
@@ -50,3 +51,39 @@ def ratio_interval(
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(ratios, [tail, 100 - tail])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference with its interval of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def is_evidence(self) -> bool:
+        """Tell whether 0 lies outside the interval."""
+        return not self.low <= 0.0 <= self.high
+
+    def text(self, unit: str = "") -> str:
+        """Return it for a table of per cent, with its interval or with what it lacks."""
+        shown = f"{100 * self.mean:+.1f}{unit} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return shown if self.is_evidence else f"{shown} no evidence"
+
+
+def paired_difference(
+    ours: Sequence[float], theirs: Sequence[float], *, n_draws: int = 10_000, seed: int = 0
+) -> Difference:
+    """Return how much the first values exceed the second ones on the same problems.
+
+    There is a value for each problem; problems are drawn anew, both values of one together
+    (Efron and Tibshirani, 1993, section 8.3).
+    """
+    differences = np.subtract(ours, theirs, dtype=float)
+    if not len(differences):
+        return Difference(0.0, 0.0, 0.0)
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(differences), size=(n_draws, len(differences)))
+    low, high = np.percentile(differences[draws].mean(axis=1), [2.5, 97.5])
+    return Difference(float(differences.mean()), float(low), float(high))

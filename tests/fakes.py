@@ -78,6 +78,7 @@ class ScriptedEngine:
         self.vocab_size = VOCAB_SIZE
         self.context_length = context_length
         self.reused_tokens = 0
+        self.cache_type = "float32"
         self.script = script
         self.calls: list[Call] = []
         self.n_generated = 0
@@ -132,6 +133,10 @@ class ScriptedEngine:
             self._cached = context + generated
             self.n_generated += 1
             yield token_id, log_probability(token_id)
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._cached = []
 
     def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
         """Have the prompt in the cache, unless nobody wants that any more."""

@@ -33,7 +33,7 @@ ORDER = {
     ],
     "model_eval": [
         "__init__", "errors", "scores", "dereferences", "judge", "packages", "records",
-        "steering", "report", "plots", "commands",
+        "opening", "generating", "steering", "report", "plots", "commands",
     ],
 }  # fmt: skip
 

@@ -46,6 +46,7 @@ class LoggingEngine:
     vocab_size = 6144
     context_length = 1 << 14
     reused_tokens = 0
+    cache_type = "float32"
 
     def __init__(self, tokenizer: Tokenizer, log: Path) -> None:
         """Log to a file."""
@@ -57,6 +58,9 @@ class LoggingEngine:
         """Append one event."""
         with self._log.open("a") as file:
             print(json.dumps(event), file=file)
+
+    def forget(self) -> None:
+        """Empty the caches, of which there are none."""
 
     def generate(
         self,

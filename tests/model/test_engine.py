@@ -146,6 +146,16 @@ def test_two_texts_that_take_turns_keep_their_caches(
     assert greedy(engine, B) == alone(B)
 
 
+def test_what_was_forgotten_is_read_again(engine: Engine, runs: Runs) -> None:
+    """A case of an evaluation begins as if nothing had run before it."""
+    greedy(engine, A, 1)
+    greedy(engine, B, 1)
+    engine.forget()
+    assert n_run(runs, lambda: greedy(engine, A, 1)) == len(A)
+    assert engine.reused_tokens == 0
+    assert n_run(runs, lambda: greedy(engine, B, 1)) == len(B)
+
+
 def test_a_third_text_takes_the_place_of_the_least_recently_used(
     engine: Engine, runs: Runs, alone: Callable[[list[int]], list[int]]
 ) -> None:

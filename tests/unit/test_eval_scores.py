@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_eval.scores import best_of, bootstrap_interval, ratio_interval
+from model_eval.scores import best_of, bootstrap_interval, paired_difference, ratio_interval
 
 VALUES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=7)
 
@@ -52,3 +52,17 @@ def test_a_lower_level_is_a_narrower_interval() -> None:
 def test_nothing_below_is_no_ratio() -> None:
     """A share of nothing is not divided by zero."""
     assert ratio_interval([[(0.0, 0.0)]]) == (0.0, 0.0)
+
+
+def test_a_paired_difference_knows_what_is_evidence() -> None:
+    """The same small gain everywhere is evidence; the same mean by chance is none."""
+    base = [0.1 * (n % 10) for n in range(40)]
+    certain = paired_difference([value + 0.05 for value in base], base)
+    assert certain.is_evidence
+    assert certain.low == pytest.approx(certain.mean) == pytest.approx(0.05)
+    noise = [value + (2.0 if n == 0 else 0.0) for n, value in enumerate(base)]
+    chance = paired_difference(noise, base)
+    assert chance.mean == pytest.approx(0.05)
+    assert not chance.is_evidence
+    assert chance.text().endswith("no evidence")
+    assert not paired_difference([], []).is_evidence

@@ -1,0 +1,54 @@
+"""Opens the model that is measured, and says what tells its runs from all others.
+
+It knows nothing of what is measured.
+"""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lsp_server.completion import Model
+from lsp_server.engine import default_threads
+from lsp_server.loading import open_chosen
+from lsp_server.models import exported_folder
+from lsp_server.settings import Settings
+from lsp_server.terminal import progress_bar
+from model_export.manifest import DATA_FILE, read_manifest
+
+_LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers")
+
+
+def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
+    """Return a model, as it serves the editor, and the beginning of a record's header.
+
+    Raises:
+        ServingError: there is no such model here, or it cannot be run.
+    """
+    settings = Settings(model=name)
+    with progress_bar("exporting") as progress:
+        folder = exported_folder(name, progress, settings.device)
+    manifest = read_manifest(folder)
+    model = open_chosen(folder, settings)
+    return model, {
+        "codegen_lsp_version": version("codegen-lsp"),
+        "model": manifest.source.name,
+        "precision": manifest.precision,
+        "device": manifest.device,
+        "kv_cache": model.engine.cache_type,
+        "context_length": model.engine.context_length,
+        "threads": default_threads(),
+        "source_sha256": manifest.source.sha256,
+        "weights_sha256": manifest.files[DATA_FILE].sha256,
+        "versions": {"python": platform.python_version(), **versions_of(_LIBRARIES)},
+    }
+
+
+def versions_of(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of those libraries that are here."""
+    found = {}
+    for library in libraries:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
