@@ -1,4 +1,4 @@
-"""An editor as the language server sees it: opens a text, asks once, applies the first item.
+"""An editor as the language server sees it: opens a text, asks once, takes the first item.
 
 This is the one module that speaks LSP, and from the client's side. It knows nothing of what
 is asked about.
@@ -31,13 +31,19 @@ _OTHER_TEXTS = ("zebra = (", "quartz = (")
 
 
 @dataclass(frozen=True)
-class Applied:
-    """What became of a text."""
+class Item:
+    """The first item of an answer; offsets are code points of the text."""
 
-    text: str
-    inserted: str
-    """The first item, empty where there was none."""
+    insert_text: str
+    """Empty where there was no item."""
+    start: int
+    end: int
+    """What stands from the start to here gives way."""
     seconds: float
+
+    def applied(self, text: str) -> str:
+        """Return the text with the item in it."""
+        return text[: self.start] + self.insert_text + text[self.end :]
 
 
 class Editor:
@@ -64,7 +70,8 @@ class Editor:
         self._draining: asyncio.Task[bytes] | None = None
         self._loaded = asyncio.Event()
         self._status: Any = None
-        self._client.feature("codegen/status")(self._take_status)
+        # pygls puts marks on what it calls, which a method does not take.
+        self._client.feature("codegen/status")(lambda status: self._take_status(status))
 
     def __enter__(self) -> Self:
         """Return the editor once its server has loaded the model.
@@ -92,8 +99,8 @@ class Editor:
         finally:
             self._runner.close()
 
-    def complete(self, path: Path, text: str, offset: int) -> Applied:
-        """Open a text under a file's name, ask at the cursor, and apply the first item.
+    def complete(self, path: Path, text: str, offset: int) -> Item:
+        """Open a text under a file's name, ask at the cursor, and return the first item.
 
         Raises:
             ServerError: the server ended, or answers with an error or never.
@@ -140,22 +147,21 @@ class Editor:
                 f"ready with {self._model} {self._status.message}".rstrip()
             )
 
-    async def _complete(self, path: Path, text: str, offset: int) -> Applied:
+    async def _complete(self, path: Path, text: str, offset: int) -> Item:
         for number, other in enumerate(_OTHER_TEXTS):
             await self._first_item(self._folder / f"{number}.py", f"{other})\n", len(other))
         started = time.perf_counter()
         item = await self._first_item(path, text, offset)
         seconds = time.perf_counter() - started
         if item is None:
-            return Applied(text, "", seconds)
+            return Item("", offset, offset, seconds)
         start = end = offset
         if item.range is not None:
             start, end = (
                 offset_at(text, Position(place.line, place.character))
                 for place in (item.range.start, item.range.end)
             )
-        inserted = str(item.insert_text)
-        return Applied(text[:start] + inserted + text[end:], inserted, seconds)
+        return Item(str(item.insert_text), start, end, seconds)
 
     async def _first_item(
         self, path: Path, text: str, offset: int
@@ -212,4 +218,4 @@ class Editor:
                 self._process.kill()
         if self._draining is not None:
             await self._draining
-        await self._client.stop()
+        await self._client.stop()  # type: ignore[no-untyped-call]

@@ -15,3 +15,7 @@ class RunError(EvaluationError):
 
 class ServerError(EvaluationError):
     """The language server cannot be asked."""
+
+
+class ProjectError(EvaluationError):
+    """A project cannot be measured on."""

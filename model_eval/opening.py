@@ -5,6 +5,7 @@ It knows nothing of what is measured.
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from lsp_server.completion import Model
@@ -24,18 +25,29 @@ def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
     Raises:
         ServingError: there is no such model here, or it cannot be run.
     """
-    settings = Settings(model=name)
-    with progress_bar("exporting") as progress:
-        folder = exported_folder(name, progress, settings.device)
-    manifest = read_manifest(folder)
-    model = open_chosen(folder, settings)
+    folder, header = export_of(name)
+    model = open_chosen(folder, Settings(model=name))
     return model, {
+        **header,
+        "kv_cache": model.engine.cache_type,
+        "context_length": model.engine.context_length,
+    }
+
+
+def export_of(name: str | None) -> tuple[Path, dict[str, Any]]:
+    """Return a model's exported folder, and what a header says of it before it is opened.
+
+    Raises:
+        ServingError: there is no such model here.
+    """
+    with progress_bar("exporting") as progress:
+        folder = exported_folder(name, progress, Settings().device)
+    manifest = read_manifest(folder)
+    return folder, {
         "codegen_lsp_version": version("codegen-lsp"),
         "model": manifest.source.name,
         "precision": manifest.precision,
         "device": manifest.device,
-        "kv_cache": model.engine.cache_type,
-        "context_length": model.engine.context_length,
         "threads": default_threads(),
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.files[DATA_FILE].sha256,
