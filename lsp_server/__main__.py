@@ -168,6 +168,28 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
     steering.add_argument("--cases", type=_whole_number(1), metavar="N", help="of each package")
     steering.add_argument("--quick", action="store_true", help="a few minutes")
 
+    mtpb = _evaluation(subparsers, "mtpb", "whether several turns beat a single one")
+    problems = mtpb.add_mutually_exclusive_group(required=True)
+    problems.add_argument(
+        "--problems", type=Path, metavar="FILE", help="mtpb.jsonl of salesforce/CodeGen"
+    )
+    problems.add_argument(
+        "--download", action="store_true", help="fetch that file, and compare its hash"
+    )
+    mtpb.add_argument(
+        "--mode",
+        choices=("clean", "faithful"),
+        default="clean",
+        help="several turns against single ones, or each way of the published scripts",
+    )
+    mtpb.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
+    mtpb.add_argument(
+        "--inputs", type=_whole_number(1), metavar="N", help="of each problem; default: all"
+    )
+    mtpb.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
+    mtpb.add_argument("--temperature", type=_number(0, 2), default=0.2, metavar="T")
+    mtpb.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
+
 
 def _evaluation(
     subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -238,6 +260,20 @@ def _whole_number(at_least: int, at_most: int = 1 << 31) -> Callable[[str], int]
                 f"{text!r} is no whole number from {at_least} to {at_most}"
             )
         return int(text)
+
+    return read
+
+
+def _number(at_least: float, at_most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if (
+            not re.fullmatch(r"\d+(\.\d*)?|\.\d+", text)
+            or not at_least <= float(text) <= at_most
+        ):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no number from {at_least} to {at_most}"
+            )
+        return float(text)
 
     return read
 

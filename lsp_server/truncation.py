@@ -35,16 +35,17 @@ _LIST_MARK = re.compile(r"^(?:[*-]|\d+\.) ")
 _FIRST_WORDS = re.compile(r"[A-Z]\w*(?:(?<=\w\w\w)'s)?(?: \w+)+")
 
 
-def truncate(completion: str, indent: str = "") -> str:
+def truncate(completion: str, indent: str = "", *, seconds: bool = True) -> str:
     """Cut a completion where CodeGen's authors cut a turn.
 
     In this order: before the second line that starts with ``print``, the second with
     ``def``, and the first comment line, end-of-text mark, docstring quote or run of two
     blank lines (salesforce/CodeGen, codegen1/benchmark/mtpb_sample.py, ``truncate``).
-    With ``indent``, lines are looked at behind it.
+    With ``indent``, lines are looked at behind it. Without ``seconds`` a second ``print`` or
+    ``def`` stays, as a program of several steps needs it.
     """
     line = "^" + re.escape(indent)
-    for keyword in ("print", "def"):
+    for keyword in ("print", "def") if seconds else ():
         matches = list(re.finditer(line + keyword, completion, re.MULTILINE))
         if len(matches) > 1:
             completion = completion[: matches[1].start()]
@@ -53,12 +54,14 @@ def truncate(completion: str, indent: str = "") -> str:
     return completion[: end.start()] if end else completion
 
 
-def cut_turn(generated: str, indent: str, language_id: str = "python") -> str | None:
+def cut_turn(
+    generated: str, indent: str, language_id: str = "python", *, seconds: bool = True
+) -> str | None:
     """Return the program of a turn whose comment is indented by ``indent``.
 
     It ends where the code leaves that indentation, at the next comment of it, where the
-    model talks, and in Python where ``truncate`` cuts; in other languages at a bracket
-    that it did not open and before two blank lines.
+    model talks, and in Python where ``truncate`` cuts, to which ``seconds`` goes; in other
+    languages at a bracket that it did not open and before two blank lines.
     """
     if language_id != "python":
         return _cut_slashed_turn(generated, indent, language_id)
@@ -70,7 +73,7 @@ def cut_turn(generated: str, indent: str, language_id: str = "python") -> str | 
         if leaves or (line.kind is LineKind.COMMENT and line_width <= width):
             end = line.start
             break
-    program = truncate(generated[:end], indent)
+    program = truncate(generated[:end], indent, seconds=seconds)
     return program if len(program) < len(generated) else None
 
 

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,12 +15,20 @@ from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
 from lsp_server.models import EMBEDDED_MODEL
 from lsp_server.terminal import print_json, print_table, progress_bar
+from model_eval import mtpb_report
 from model_eval.errors import PackageError
-from model_eval.opening import open_model
+from model_eval.executing import Executions, outcomes
+from model_eval.generating import Sampling
+from model_eval.mtpb import ARMS as ARMS_OF
+from model_eval.mtpb import choose_cases, download_problems, estimated_hours, read_problems
+from model_eval.mtpb import sample as sample_turns
+from model_eval.mtpb_report import Table
+from model_eval.opening import open_model, versions_of
 from model_eval.packages import HELD_OUT, name_of, package_folder
 from model_eval.plots import draw
 from model_eval.records import Record
 from model_eval.report import goal_rows, make_report, package_rows, result_rows
+from model_eval.sandbox import Sandbox
 from model_eval.steering import (
     ARMS,
     SAMPLING,
@@ -33,6 +42,8 @@ from model_eval.steering import (
     score,
 )
 
+_SEED = 0
+"""Of every run, so that whoever repeats one gets the same samples."""
 _QUICK = (3, 4)
 _FULL = (20, 20)
 """Cases of each package, and samples of each case."""
@@ -75,6 +86,99 @@ def steering(options: argparse.Namespace) -> int:
         print_json(report)
     else:
         _print(report, path)
+    return 0
+
+
+def mtpb(options: argparse.Namespace) -> int:
+    """Measure whether several turns make better programs than a single one."""
+    folder = user_cache_path("codegen-lsp") / "problems"
+    path = options.problems or download_problems(folder)
+    mode, n_samples = options.mode, options.samples
+    problems, sha256 = read_problems(path, whole=mode == "faithful")
+    cases = choose_cases(problems, limit=options.limit, inputs=options.inputs, seed=_SEED)
+    sampling = Sampling(options.temperature, options.top_p)
+    sandbox = Sandbox()
+    model, opened = open_model(options.model)
+    settings = {
+        "evaluation": "mtpb",
+        **opened,
+        "problems_sha256": sha256,
+        "mode": mode,
+        "problems": len({case.problem.id for case in cases}),
+        "cases": len(cases),
+        "samples": n_samples,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": _SEED,
+        "sandbox": sandbox.isolation,
+        "libraries_of_programs": versions_of(("numpy", "pandas", "scikit-learn")),
+    }
+    record_path, record = _record("mtpb", options, settings)
+    total = len(cases) * len(ARMS_OF[mode]) * n_samples
+    n_left = total - sum("arm" in line for line in record.lines)
+    _announce(
+        f"{len(cases)} cases of {settings['problems']} problems, {len(ARMS_OF[mode])} arms, "
+        f"{n_samples} samples each; programs run in the sandbox ({sandbox.isolation})",
+        estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0,
+        record_path,
+    )
+    with Executions(sandbox, record, keeps_print=True) as executions:
+        with progress_bar("writing") as progress:
+            steps = sample_turns(
+                model,
+                cases,
+                mode,
+                sampling,
+                n_samples=n_samples,
+                seed=_SEED,
+                record=record,
+                executions=executions,
+            )
+            for done, _ in enumerate(steps, 1):
+                progress(done, total)
+        with progress_bar("running programs") as progress:
+            executions.finish(progress)
+    figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record), sha256)
+    return _conclude(
+        options, record_path, {"settings": settings, **figures}, mtpb_report.tables
+    )
+
+
+def _record(
+    evaluation: str, options: argparse.Namespace, settings: dict[str, Any]
+) -> tuple[Path, Record]:
+    path = options.record or _default_record(evaluation, settings)
+    return path, Record(path, settings)
+
+
+def _announce(what: str, hours: float, path: Path) -> None:
+    print(
+        f"{what}; about {hours:.1f} hours are left; the record is {path}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _conclude(
+    options: argparse.Namespace,
+    path: Path,
+    report: dict[str, Any],
+    tables: Callable[[Mapping[str, Any]], list[Table]],
+) -> int:
+    """Write the figures beside the record, and print them."""
+    figures = path.with_suffix(".json")
+    figures.write_text(json.dumps(report, indent=1), "utf-8")
+    if options.json:
+        print_json(report)
+        return 0
+    settings = report["settings"]
+    print(f"\n{settings['model']} {settings['precision']}, weights ", end="")
+    print(f"{settings['weights_sha256'][:12]}, {settings['samples']} samples\n")
+    for title, header, rows in tables(report):
+        print(title)
+        print_table(header, rows)
+        print()
+    print(f"Figures: {figures}")
     return 0
 
 

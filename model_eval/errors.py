@@ -19,3 +19,11 @@ class ServerError(EvaluationError):
 
 class ProjectError(EvaluationError):
     """A project cannot be measured on."""
+
+
+class SandboxError(EvaluationError):
+    """Generated programs cannot be run here."""
+
+
+class ProblemsError(EvaluationError):
+    """A benchmark's problems cannot be had."""

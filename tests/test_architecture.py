@@ -33,7 +33,8 @@ ORDER = {
     ],
     "model_eval": [
         "__init__", "errors", "scores", "dereferences", "judge", "packages", "records",
-        "opening", "generating", "steering", "report", "plots", "commands",
+        "opening", "generating", "guest", "sandbox", "executing", "mtpb", "mtpb_answers",
+        "mtpb_report", "steering", "report", "plots", "commands",
     ],
 }  # fmt: skip
 
