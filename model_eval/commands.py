@@ -113,10 +113,10 @@ def mtpb(options: argparse.Namespace) -> int:
         "sandbox": sandbox.isolation,
         "libraries_of_programs": versions_of(("numpy", "pandas", "scikit-learn")),
     }
-    record_path, record = _record("mtpb", options, settings)
+    record_path, record = open_record("mtpb", options, settings)
     total = len(cases) * len(ARMS_OF[mode]) * n_samples
     n_left = total - sum("arm" in line for line in record.lines)
-    _announce(
+    announce(
         f"{len(cases)} cases of {settings['problems']} problems, {len(ARMS_OF[mode])} arms, "
         f"{n_samples} samples each; programs run in the sandbox ({sandbox.isolation})",
         estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0,
@@ -139,19 +139,19 @@ def mtpb(options: argparse.Namespace) -> int:
         with progress_bar("running programs") as progress:
             executions.finish(progress)
     figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record), sha256)
-    return _conclude(
-        options, record_path, {"settings": settings, **figures}, mtpb_report.tables
-    )
+    return conclude(options, record_path, {"settings": settings, **figures}, mtpb_report.tables)
 
 
-def _record(
+def open_record(
     evaluation: str, options: argparse.Namespace, settings: dict[str, Any]
 ) -> tuple[Path, Record]:
+    """Return the record of a run with these settings, and where it lies."""
     path = options.record or _default_record(evaluation, settings)
     return path, Record(path, settings)
 
 
-def _announce(what: str, hours: float, path: Path) -> None:
+def announce(what: str, hours: float, path: Path) -> None:
+    """Say what is about to be done, and how long it will take."""
     print(
         f"{what}; about {hours:.1f} hours are left; the record is {path}",
         file=sys.stderr,
@@ -159,7 +159,7 @@ def _announce(what: str, hours: float, path: Path) -> None:
     )
 
 
-def _conclude(
+def conclude(
     options: argparse.Namespace,
     path: Path,
     report: dict[str, Any],
@@ -173,7 +173,8 @@ def _conclude(
         return 0
     settings = report["settings"]
     print(f"\n{settings['model']} {settings['precision']}, weights ", end="")
-    print(f"{settings['weights_sha256'][:12]}, {settings['samples']} samples\n")
+    samples = f", {settings['samples']} samples" if "samples" in settings else ""
+    print(f"{settings['weights_sha256'][:12]}{samples}\n")
     for title, header, rows in tables(report):
         print(title)
         print_table(header, rows)
