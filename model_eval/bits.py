@@ -108,9 +108,9 @@ def _part(n_before: int) -> int:
     return sum(n_before > bound for bound in bounds)
 
 
-def bit_figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def bit_figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return bits per byte of all texts, and at each position; intervals draw whole texts."""
-    figures = []
+    figures: list[dict[str, Any]] = []
     for name, part in _parts():
         own = [line for line in lines if sum(line["n_bytes"][part])]
         if not own:
@@ -130,7 +130,10 @@ def bit_figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "n_tokens": sum(sum(line["n_tokens"][part]) for line in own),
             }
         )
-    return figures
+    return {
+        "positions": figures,
+        "by_file": {line["file"]: _ratio(line, slice(None)) for line in lines},
+    }
 
 
 def bit_costs(

@@ -138,7 +138,7 @@ def mtpb(options: argparse.Namespace) -> int:
                 progress(done, total)
         with progress_bar("running programs") as progress:
             executions.finish(progress)
-    figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record), sha256)
+    figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record.lines), sha256)
     return conclude(options, record_path, {"settings": settings, **figures}, mtpb_report.tables)
 
 

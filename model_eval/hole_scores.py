@@ -7,7 +7,7 @@ own measure; elsewhere they say nothing of the answer. An empty answer is never 
 import ast
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ EXACT, SIMILARITY, PARSES, NAMES, TESTS = METRICS = (
 )
 JUDGED = (PARSES, NAMES, TESTS)
 """They are counted where the empty hole fails."""
+_ROWS = (*KINDS, "all")
 
 
 class FileJudge:
@@ -93,37 +94,49 @@ def n_accepted(answer: str, cut: str) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
 
 
-def hole_figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return by kind, and for all, each metric of the answers, of nothing and of ``pass``."""
-    figures = []
-    for kind in (*KINDS, "all"):
-        own = [line for line in lines if kind in (line["kind"], "all")]
-        if not own:
-            continue
-        metrics = []
-        for metric in METRICS:
-            counted = [line for line in own if is_counted(line, metric)]
-            if counted:
-                metrics.append(
-                    {
-                        "metric": metric,
-                        "n_holes": len(counted),
-                        "mean": fmean(float(line[metric]) for line in counted),
-                        "interval": _interval(counted, metric),
-                        "stub": _stub_mean(counted, metric),
-                    }
-                )
-        figures.append(
-            {
-                "kind": kind,
-                "n_holes": len(own),
-                "non_empty": fmean(bool(line["inserted"].strip()) for line in own),
-                "accepted_characters": fmean(line["accepted"] for line in own),
-                "n_late": sum(line["is_late"] for line in own),
-                "metrics": metrics,
-            }
-        )
-    return figures
+def hole_figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return by kind, and for all, each metric of the answers and of the stub ``pass``."""
+    holes = [line for line in lines if "hole" in line]
+    repeats = [line["is_same"] for line in lines if "repeated" in line]
+    kinds = [
+        (kind, [line for line in holes if kind in (line["kind"], "all")]) for kind in _ROWS
+    ]
+    return {
+        "kinds": [_kind_figures(kind, own) for kind, own in kinds if own],
+        "n_repeated": len(repeats),
+        "n_same": sum(repeats),
+        "by_hole": {line["hole"]: _values(line) for line in holes},
+    }
+
+
+def _kind_figures(kind: str, own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    metrics = []
+    for metric in METRICS:
+        counted = [line for line in own if is_counted(line, metric)]
+        if counted:
+            metrics.append(
+                {
+                    "metric": metric,
+                    "n_holes": len(counted),
+                    "mean": fmean(float(line[metric]) for line in counted),
+                    "interval": _interval(counted, metric),
+                    "stub": _stub_mean(counted, metric),
+                }
+            )
+    return {
+        "kind": kind,
+        "n_holes": len(own),
+        "non_empty": fmean(bool(line["inserted"].strip()) for line in own),
+        "accepted_characters": fmean(line["accepted"] for line in own),
+        "n_late": sum(line["is_late"] for line in own),
+        "median_seconds": median(line["seconds"] for line in own),
+        "metrics": metrics,
+    }
+
+
+def _values(line: Mapping[str, Any]) -> dict[str, float]:
+    """Return what other runs' values for the same hole are compared with."""
+    return {m: float(line[m]) for m in METRICS if is_counted(line, m)}
 
 
 def is_counted(line: Mapping[str, Any], metric: str) -> bool:

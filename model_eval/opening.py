@@ -14,7 +14,7 @@ from lsp_server.loading import open_chosen
 from lsp_server.models import exported_folder
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
-from model_export.manifest import DATA_FILE, read_manifest
+from model_export.manifest import DATA_FILE, Manifest, read_manifest
 
 _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers")
 
@@ -42,8 +42,12 @@ def export_of(name: str | None) -> tuple[Path, dict[str, Any]]:
     """
     with progress_bar("exporting") as progress:
         folder = exported_folder(name, progress, Settings().device)
-    manifest = read_manifest(folder)
-    return folder, {
+    return folder, header_of(read_manifest(folder))
+
+
+def header_of(manifest: Manifest) -> dict[str, Any]:
+    """Return what tells runs of an exported folder from those of others, on this machine."""
+    return {
         "codegen_lsp_version": version("codegen-lsp"),
         "model": manifest.source.name,
         "precision": manifest.precision,

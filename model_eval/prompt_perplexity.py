@@ -9,6 +9,7 @@ record of the Multi-Turn Programming Benchmark.
 
 import math
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -34,6 +35,9 @@ from model_eval.scores import bootstrap_interval
 
 LEAST_AUC = 0.6
 """The lower bound of the AUC's interval must exceed it for a threshold to mean anything."""
+
+_TRIED = 2
+"""Samples that tell how long all of them take."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +73,31 @@ def measure(model: Model, samples: Sequence[Sample], record: Record) -> Iterator
     done = {(line["case"], line["sample"]) for line in record.lines}
     singles = {line["case"]: line["single"] for line in record.lines}
     for sample in samples:
-        case = sample.case
-        if (case.name, sample.number) not in done:
-            begin_case(model)
-            turns = [_turn_values(model, sample, index) for index in range(len(case.prompts))]
-            if case.name not in singles:
-                begin_case(model)
-                singles[case.name] = _sums([_single_values(model, case)])
+        name = sample.case.name
+        if (name, sample.number) not in done:
+            if name not in singles:
+                singles[name] = _single_sums(model, sample.case)
             record.add(
                 {
-                    "case": case.name,
-                    "problem": case.problem.id,
+                    "case": name,
+                    "problem": sample.case.problem.id,
                     "sample": sample.number,
                     "passed": sample.passed,
-                    "multi": _sums(turns),
-                    "single": singles[case.name],
+                    "multi": _multi_sums(model, sample),
+                    "single": singles[name],
                 }
             )
         yield
+
+
+def estimated_hours(model: Model, samples: Sequence[Sample]) -> float:
+    """Return about how long so many samples take, from a few of them."""
+    tried = samples[:_TRIED]
+    started = time.perf_counter()
+    for sample in tried:
+        _multi_sums(model, sample)
+    each_s = (time.perf_counter() - started) / max(1, len(tried))
+    return len(samples) * each_s / 3600
 
 
 def perplexity(sums: Sequence[float]) -> float:
@@ -174,29 +185,29 @@ def best_threshold(problems: Sequence[Sequence[tuple[float, bool]]]) -> float:
     return best
 
 
-def _turn_values(model: Model, sample: Sample, index: int) -> list[float]:
-    programs = list(sample.texts[:index])
-    before = text_before_turn(sample.case.prompts, programs)
-    start = len(before) - len(f"# {sample.case.prompts[index]}\n")
-    return prompt_log_probabilities(model, before, _turn(before, start), threading.Event())
+def _multi_sums(model: Model, sample: Sample) -> tuple[float, int]:
+    begin_case(model)
+    prompts, values = sample.case.prompts, []
+    for index, prompt in enumerate(prompts):
+        text = text_before_turn(prompts, list(sample.texts[:index]))
+        turn = _turn(text, len(text) - len(f"# {prompt}\n"))
+        values += prompt_log_probabilities(model, text, turn, threading.Event())
+    return -sum(values), len(values)
 
 
-def _single_values(model: Model, case: Case) -> list[float]:
+def _single_sums(model: Model, case: Case) -> tuple[float, int]:
+    begin_case(model)
     text = single_prompt(case, BLOCK)
-    start = len(text) - sum(len(f"# {prompt}\n") for prompt in case.prompts)
-    return prompt_log_probabilities(model, text, _turn(text, start), threading.Event())
+    turn = _turn(text, len(text) - sum(len(f"# {prompt}\n") for prompt in case.prompts))
+    values = prompt_log_probabilities(model, text, turn, threading.Event())
+    return -sum(values), len(values)
 
 
 def _turn(text: str, start: int) -> Turn:
     """Return the turn that a text ends with, a program not being there yet."""
     spans = []
-    for line in text[start:].splitlines(keepends=True):
-        words = line.removeprefix("# ").rstrip("\n")
-        first = start + line.index(words)
-        spans.append((first, first + len(words)))
-        start += len(line)
+    for line in text[start:].removesuffix("\n").split("\n"):
+        end = start + len(line)
+        spans.append((end - len(line.removeprefix("# ")), end))
+        start = end + 1
     return Turn(spans[0][0], len(text), len(text), "", "", tuple(spans), has_program=False)
-
-
-def _sums(turns: Sequence[Sequence[float]]) -> tuple[float, int]:
-    return -sum(map(sum, turns)), sum(map(len, turns))

@@ -70,5 +70,23 @@ class Record:
         return lines
 
 
+def read_record(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what a record says was measured, and its whole lines; nothing is changed.
+
+    Raises:
+        RunError: there is no record.
+    """
+    try:
+        data = path.read_bytes()
+        header, *lines = map(json.loads, data[: data.rfind(b"\n") + 1].splitlines())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is no record of a run; name another file") from error
+    if not isinstance(header, dict):
+        raise RunError(f"{path} is no record of a run; name another file")
+    return header, lines
+
+
 def _line(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value) + "\n").encode()
