@@ -160,6 +160,16 @@ def bit_costs(
     return costs
 
 
+def file_costs(
+    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Return by what share bits of the files that both runs have exceed those of another."""
+    pairs = [(ours[name][0], theirs[name][0]) for name in sorted(ours.keys() & theirs.keys())]
+    low, high = ratio_interval([[pair] for pair in pairs])
+    above, below = map(sum, zip(*pairs, strict=True))
+    return {"rise": above / below - 1, "interval": (low - 1, high - 1), "n_files": len(pairs)}
+
+
 def same_best(
     lines: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
 ) -> float | None:
