@@ -178,7 +178,7 @@ def _prompts(reports: Sequence[Report]) -> Section:
     )
     names = run_names(reports)
     dots = []
-    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+    for run, own in enumerate(reports):
         for row in own["prompts"]["rows"]:
             if row["auc"] is not None:
                 low, high = row["auc_interval"]
@@ -220,7 +220,7 @@ def _steering(reports: Sequence[Report]) -> Section:
     )
     names = run_names(reports)
     dots = []
-    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+    for run, own in enumerate(reports):
         for row in own["results"]:
             if row["places"] == "reads" and "difference" in row:
                 label = f"{row['metric']}, {row['arm']}, T={row['temperature']}"
