@@ -282,7 +282,7 @@ $runs
 $parts
 <footer>
 <p>Intervals are of 95 %, by bootstrap: of problems, or of whole files. Where the interval of a
-difference holds 0 there is no evidence for one, and its dot is hollow. An empty answer is
+difference holds 0 nothing shows that there is one, and its dot is hollow. An empty answer is
 never a success. Dashed lines that name the paper are what others published, not what was
 measured here; a figure of the paper is drawn only where the protocol is the same.</p>
 </footer>

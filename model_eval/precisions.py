@@ -154,7 +154,7 @@ def _bit_table(report: Mapping[str, Any]) -> Table:
                 f"{rung['megabytes']:.0f}",
                 f"{rung['bits'][0]['bits_per_byte']:.4f}",
                 "" if rung["same_best"] is None else f"{100 * rung['same_best']:.1f} %",
-                *(_cost(cost) for cost in rung["costs"]),
+                *([_cost(cost) for cost in rung["costs"]] or [""] * len(positions)),
             ]
             for rung in rungs
         ],
