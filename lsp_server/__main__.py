@@ -168,6 +168,18 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
     steering.add_argument("--cases", type=_whole_number(1), metavar="N", help="of each package")
     steering.add_argument("--quick", action="store_true", help="a few minutes")
 
+    humaneval = _evaluation(subparsers, "humaneval", "how many functions pass their tests")
+    humaneval.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
+    humaneval.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
+    humaneval.add_argument(
+        "--temperature", type=_number(0, 2), nargs="+", default=[0.2], metavar="T"
+    )
+    humaneval.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
+    humaneval.add_argument(
+        "--preset",
+        choices=("paper",),
+        help="200 samples at 0.2, 0.6 and 0.8, the best temperature of each k",
+    )
     mtpb = _evaluation(subparsers, "mtpb", "whether several turns beat a single one")
     problems = mtpb.add_mutually_exclusive_group(required=True)
     problems.add_argument(
@@ -251,6 +263,12 @@ def _add_source_evaluations(
         "--holes", type=Path, metavar="FOLDER", help="a Python project to cut holes in, too"
     )
     _add_limit(precisions)
+    precisions.add_argument(
+        "--humaneval", action="store_true", help="and one sample of each of its problems"
+    )
+    precisions.add_argument(
+        "--problems", type=_whole_number(1), metavar="N", help="of HumanEval; default: all"
+    )
 
     report = _command(subparsers, "report", commands.evaluate, "draw a page of several runs")
     report.set_defaults(module="page_command")

@@ -4,7 +4,8 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,20 +16,19 @@ from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
 from lsp_server.models import EMBEDDED_MODEL
 from lsp_server.terminal import print_json, print_table, progress_bar
+from model_eval import humaneval as humaneval_
+from model_eval import mtpb as mtpb_
 from model_eval import mtpb_report
 from model_eval.errors import PackageError
 from model_eval.executing import Executions, outcomes
 from model_eval.generating import Sampling
-from model_eval.mtpb import ARMS as ARMS_OF
-from model_eval.mtpb import choose_cases, download_problems, estimated_hours, read_problems
-from model_eval.mtpb import sample as sample_turns
 from model_eval.mtpb_report import Table
 from model_eval.opening import open_model, versions_of
 from model_eval.packages import HELD_OUT, name_of, package_folder
 from model_eval.plots import draw
 from model_eval.records import Record
 from model_eval.report import goal_rows, make_report, package_rows, result_rows
-from model_eval.sandbox import Sandbox
+from model_eval.sandbox import Limits, Sandbox
 from model_eval.steering import (
     ARMS,
     SAMPLING,
@@ -44,6 +44,8 @@ from model_eval.steering import (
 
 _SEED = 0
 """Of every run, so that whoever repeats one gets the same samples."""
+_TRIED = 2
+"""Parts of a run that tell how long all of it takes."""
 _QUICK = (3, 4)
 _FULL = (20, 20)
 """Cases of each package, and samples of each case."""
@@ -89,13 +91,57 @@ def steering(options: argparse.Namespace) -> int:
     return 0
 
 
+def humaneval(options: argparse.Namespace) -> int:
+    """Measure how many functions pass their tests."""
+    if options.preset == "paper":
+        temperatures, n_samples = humaneval_.PAPER_TEMPERATURES, humaneval_.PAPER_SAMPLES
+    else:
+        temperatures, n_samples = tuple(options.temperature), options.samples
+    problems = humaneval_.read_problems(options.limit)
+    sandbox = Sandbox(Limits(time_s=3))
+    model, opened = open_model(options.model)
+    settings = {
+        "evaluation": "humaneval",
+        **opened,
+        "problems_sha256": humaneval_.DATA_SHA256,
+        "problems": len(problems),
+        "samples": n_samples,
+        "temperatures": temperatures,
+        "top_p": options.top_p,
+        "max_new_tokens": humaneval_.MAX_NEW_TOKENS,
+        "seed": _SEED,
+        "sandbox": sandbox.isolation,
+    }
+    path, record = open_record("humaneval", options, settings)
+    parts = humaneval_.parts(problems, temperatures, n_samples)
+    n_left = len(parts) - sum("texts" in line for line in record.lines)
+    tried = parts[:_TRIED] if n_left else []
+    started = time.perf_counter()
+    for part in tried:
+        humaneval_.write_part(model, part, options.top_p, _SEED)
+    each_s = (time.perf_counter() - started) / max(1, len(tried))
+    announce(
+        f"{len(problems)} problems, {len(temperatures)} temperatures, {n_samples} samples each",
+        n_left * each_s / 3600,
+        path,
+        sandbox,
+    )
+    with Executions(sandbox, record, keeps_print=False) as executions:
+        steps = humaneval_.sample(
+            model, parts, options.top_p, seed=_SEED, record=record, executions=executions
+        )
+        go_through(steps, len(parts), executions)
+    figures = humaneval_.make_report(problems, record.lines, outcomes(record), n_samples)
+    return conclude(options, path, {"settings": settings, **figures}, humaneval_.tables)
+
+
 def mtpb(options: argparse.Namespace) -> int:
     """Measure whether several turns make better programs than a single one."""
     folder = user_cache_path("codegen-lsp") / "problems"
-    path = options.problems or download_problems(folder)
+    file = options.problems or mtpb_.download_problems(folder)
     mode, n_samples = options.mode, options.samples
-    problems, sha256 = read_problems(path, whole=mode == "faithful")
-    cases = choose_cases(problems, limit=options.limit, inputs=options.inputs, seed=_SEED)
+    problems, sha256 = mtpb_.read_problems(file, whole=mode == "faithful")
+    cases = mtpb_.choose_cases(problems, limit=options.limit, inputs=options.inputs, seed=_SEED)
     sampling = Sampling(options.temperature, options.top_p)
     sandbox = Sandbox()
     model, opened = open_model(options.model)
@@ -113,33 +159,40 @@ def mtpb(options: argparse.Namespace) -> int:
         "sandbox": sandbox.isolation,
         "libraries_of_programs": versions_of(("numpy", "pandas", "scikit-learn")),
     }
-    record_path, record = open_record("mtpb", options, settings)
-    total = len(cases) * len(ARMS_OF[mode]) * n_samples
+    path, record = open_record("mtpb", options, settings)
+    total = len(cases) * len(mtpb_.ARMS[mode]) * n_samples
     n_left = total - sum("arm" in line for line in record.lines)
+    hours = mtpb_.estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0
     announce(
-        f"{len(cases)} cases of {settings['problems']} problems, {len(ARMS_OF[mode])} arms, "
-        f"{n_samples} samples each; programs run in the sandbox ({sandbox.isolation})",
-        estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0,
-        record_path,
+        f"{len(cases)} cases of {settings['problems']} problems, {len(mtpb_.ARMS[mode])} arms, "
+        f"{n_samples} samples each",
+        hours,
+        path,
+        sandbox,
     )
     with Executions(sandbox, record, keeps_print=True) as executions:
-        with progress_bar("writing") as progress:
-            steps = sample_turns(
-                model,
-                cases,
-                mode,
-                sampling,
-                n_samples=n_samples,
-                seed=_SEED,
-                record=record,
-                executions=executions,
-            )
-            for done, _ in enumerate(steps, 1):
-                progress(done, total)
-        with progress_bar("running programs") as progress:
-            executions.finish(progress)
-    figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record.lines), sha256)
-    return conclude(options, record_path, {"settings": settings, **figures}, mtpb_report.tables)
+        steps = mtpb_.sample(
+            model,
+            cases,
+            mode,
+            sampling,
+            n_samples=n_samples,
+            seed=_SEED,
+            record=record,
+            executions=executions,
+        )
+        go_through(steps, total, executions)
+    figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record), sha256)
+    return conclude(options, path, {"settings": settings, **figures}, mtpb_report.tables)
+
+
+def go_through(steps: Iterator[None], total: int, executions: Executions) -> None:
+    """Write all, and run what was written, with progress."""
+    with progress_bar("writing") as progress:
+        for done, _ in enumerate(steps, 1):
+            progress(done, total)
+    with progress_bar("running programs") as progress:
+        executions.finish(progress)
 
 
 def open_record(
@@ -150,10 +203,11 @@ def open_record(
     return path, Record(path, settings)
 
 
-def announce(what: str, hours: float, path: Path) -> None:
-    """Say what is about to be done, and how long it will take."""
+def announce(what: str, hours: float, path: Path, sandbox: Sandbox | None = None) -> None:
+    """Say what is about to be done, how long it takes, and what programs run in."""
+    sandboxed = f"\nPrograms run in a sandbox; {sandbox.isolation}." if sandbox else ""
     print(
-        f"{what}; about {hours:.1f} hours are left; the record is {path}",
+        f"{what}: about {hours:.1f} hours are left; the record is {path}{sandboxed}",
         file=sys.stderr,
         flush=True,
     )
@@ -172,9 +226,12 @@ def conclude(
         print_json(report)
         return 0
     settings = report["settings"]
-    print(f"\n{settings['model']} {settings['precision']}, weights ", end="")
-    samples = f", {settings['samples']} samples" if "samples" in settings else ""
-    print(f"{settings['weights_sha256'][:12]}{samples}\n")
+    words = [f"{settings['model']} {settings.get('precision', '')}".rstrip()]
+    if "weights_sha256" in settings:
+        words.append(f"weights {settings['weights_sha256'][:12]}")
+    if "samples" in settings:
+        words.append(f"{settings['samples']} samples")
+    print(f"\n{', '.join(words)}\n")
     for title, header, rows in tables(report):
         print(title)
         print_table(header, rows)

@@ -6,12 +6,12 @@ was broken off runs only what it had not. It knows nothing of what is measured.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from model_eval.records import Record
+from model_eval.records import Record, SavedRun
 from model_eval.sandbox import Outcome, Sandbox
 
 
@@ -20,11 +20,11 @@ def digest(program: str) -> str:
     return hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def outcomes(lines: Iterable[Mapping[str, Any]]) -> dict[str, Outcome]:
-    """Return how the programs of a record's lines ended, by their names."""
+def outcomes(record: Record | SavedRun) -> dict[str, Outcome]:
+    """Return how the recorded programs ended, by their names."""
     return {
         line["program"]: Outcome(line["error"], line["printed"])
-        for line in lines
+        for line in record.lines
         if "program" in line
     }
 
@@ -37,7 +37,7 @@ class Executions:
         self._sandbox = sandbox
         self._record = record
         self._keeps_print = keeps_print
-        self._known = set(outcomes(record.lines))
+        self._known = set(outcomes(record))
         self._running: dict[str, Future[Outcome]] = {}
         # The model has its own threads, and is what takes long.
         self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2))

@@ -7,12 +7,12 @@ holes, their difference is paired.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from model_eval import mtpb_report, report
+from model_eval import humaneval, mtpb_report, report
 from model_eval.bits import file_costs
 from model_eval.hole_scores import METRICS
 from model_eval.mtpb import MULTI, SINGLES
 from model_eval.page import Dot, Mark, Plot, Section
-from model_eval.paper import PAPER, pass_rate
+from model_eval.paper import PAPER, pass_at_k, pass_rate
 from model_eval.precisions import hole_differences, ladder_tables
 from model_eval.prompt_perplexity import LEAST_AUC
 from model_eval.scores import paired_difference
@@ -100,6 +100,45 @@ def _rates_of(arm: str) -> Callable[[Report], dict[str, float]]:
         row["problem"]: row["pass_rates"][arm]
         for row in own["problems"]
         if arm in row["pass_rates"]
+    }
+
+
+def _humaneval(reports: Sequence[Report]) -> Section:
+    section = Section(
+        "HumanEval",
+        "The share of functions of which at least one of k samples passes the tests, by the "
+        "unbiased estimate, at each temperature and at the best of each k.",
+    )
+    names = run_names(reports)
+    dots, marks = [], []
+    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+        non_empty = {row["temperature"]: row["non_empty"] for row in own["temperatures"]}
+        best = [(k, row["temperature"], row, "best, ") for k, row in own["best"].items()]
+        rows = [
+            (k, row["temperature"], found, "")
+            for row in own["temperatures"]
+            for k, found in row["pass_at"].items()
+        ]
+        for k, temperature, found, word in [*rows, *(best if len(non_empty) > 1 else [])]:
+            note = f"{100 * non_empty[temperature]:.0f} % non-empty"
+            label = f"pass@{k}, {word or f'T={temperature}'}".removesuffix(", ")
+            dots.append(_percent(label, run, found["rate"], found["interval"], note))
+        marks += [
+            Mark(100 * rate, f"{PAPER}: {name}, pass@{k}", is_published=True)
+            for k, rate in pass_at_k(own["settings"]).items()
+        ]
+        section.tables += _named(names, run, humaneval.tables(own))
+    section.plots = [Plot("pass@k", "% of functions", dots, names, marks)]
+    section.tables += _paired(names, reports, "pass@1, first temperature", _passes_of)
+    return section
+
+
+def _passes_of(own: Report) -> dict[str, float]:
+    n_samples = own["settings"]["samples"]
+    return {
+        row["problem"]: next(iter(row["passed"].values())) / n_samples
+        for row in own["problems"]
+        if row["passed"]
     }
 
 
@@ -236,6 +275,7 @@ def _steering(reports: Sequence[Report]) -> Section:
 
 
 _MAKERS: dict[str, Callable[[Sequence[Report]], Section]] = {
+    "humaneval": _humaneval,
     "mtpb": _mtpb,
     "prompt perplexity": _prompts,
     "holes": _holes,

@@ -7,6 +7,8 @@ source are here, none from memory; none of single turns, whose code was never pu
 from collections.abc import Mapping
 from typing import Any
 
+from model_eval.humaneval import PAPER_SAMPLES, PAPER_TEMPERATURES
+
 PAPER = "Nijkamp et al., 2022"
 
 _HUMANEVAL: dict[str, dict[int, float]] = {
@@ -21,14 +23,18 @@ _SEVERAL_TURNS: dict[str, float] = {
     "codegen-6B-mono": 0.4352,
     "codegen-16B-mono": 0.4734,
 }
-_N_PROBLEMS = 115
+_N_FUNCTIONS, _N_PROBLEMS = 164, 115
 
 
 def pass_at_k(settings: Mapping[str, Any]) -> dict[int, float]:
-    """Return the paper's pass@k on HumanEval of the model of a run that follows its preset."""
-    if settings.get("evaluation") != "humaneval" or settings.get("preset") != "paper":
-        return {}
-    return _HUMANEVAL.get(_model(settings), {})
+    """Return the paper's pass@k on HumanEval, for a run of all problems as in the paper."""
+    is_published = (
+        settings.get("evaluation") == "humaneval"
+        and settings.get("problems") == _N_FUNCTIONS
+        and tuple(settings.get("temperatures", ())) == PAPER_TEMPERATURES
+        and (settings.get("samples"), settings.get("top_p")) == (PAPER_SAMPLES, 0.95)
+    )
+    return _HUMANEVAL.get(_model(settings), {}) if is_published else {}
 
 
 def pass_rate(settings: Mapping[str, Any]) -> float | None:

@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from model_eval.bits import bit_costs, bit_figures, same_best
 from model_eval.hole_scores import METRICS, hole_figures
 from model_eval.mtpb_report import Table
-from model_eval.scores import Difference, paired_difference
+from model_eval.scores import Difference, bootstrap_interval, paired_difference
 from model_export.checkpoint import open_checkpoint
 
 _FEW_BITS = 15
@@ -52,6 +53,8 @@ class Measured:
     bit_lines: Sequence[Mapping[str, Any]]
     hole_lines: Sequence[Mapping[str, Any]]
     """Empty where no holes were asked for."""
+    passed: Mapping[str, float]
+    """Of each of HumanEval's problems the share of samples that pass; empty if not asked."""
 
 
 def bits_per_weight(checkpoint: Path) -> float:
@@ -90,6 +93,13 @@ def _rung(own: Measured, base: Measured) -> dict[str, Any]:
         figures["holes"] = ours
         if own is not base:
             figures["hole_differences"] = hole_differences(ours, theirs)
+    if own.passed:
+        rates = list(own.passed.values())
+        figures["pass_at_1"] = fmean(rates)
+        figures["pass_interval"] = bootstrap_interval([[rate] for rate in rates])
+        if own is not base:
+            theirs_passed = [base.passed[name] for name in own.passed]
+            figures["pass_difference"] = _json(paired_difference(rates, theirs_passed))
     return figures
 
 
@@ -128,6 +138,25 @@ def ladder_tables(report: Mapping[str, Any]) -> list[Table]:
                 "Holes of all kinds, in %; differences from the first rung, in points [95 %]",
                 ["rung", "holes", "non-empty", "accepted", "metric", "of", "%", "difference"],
                 list(_hole_rows(report)),
+            )
+        )
+    if any("pass_at_1" in rung for rung in report["rungs"]):
+        tables.append(
+            (
+                f"HumanEval, {report['settings']['problems']} problems, a sample at 0.2, in %",
+                ["rung", "pass@1", "95 %", "difference"],
+                [
+                    [
+                        rung["rung"],
+                        f"{100 * rung['pass_at_1']:.1f}",
+                        " to ".join(f"{100 * bound:.1f}" for bound in rung["pass_interval"]),
+                        _difference(rung["pass_difference"])
+                        if "pass_difference" in rung
+                        else "",
+                    ]
+                    for rung in report["rungs"]
+                    if "pass_at_1" in rung
+                ],
             )
         )
     if report["unavailable"]:
@@ -174,13 +203,14 @@ def _hole_rows(report: Mapping[str, Any]) -> Iterator[list[str]]:
             f"{kind['accepted_characters']:.1f}",
         ]
         for row in kind["metrics"]:
-            shown = ""
-            if difference := found.get(row["metric"]):
-                d = difference
-                shown = Difference(d["difference"], d["low"], d["high"]).text()
+            shown = _difference(found[row["metric"]]) if row["metric"] in found else ""
             mean = f"{100 * row['mean']:.1f}"
             yield [*first, row["metric"], str(row["n_holes"]), mean, shown]
             first = [""] * 4
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    return Difference(found["difference"], found["low"], found["high"]).text()
 
 
 def _cost(cost: Mapping[str, Any]) -> str:

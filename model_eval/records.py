@@ -7,6 +7,7 @@ recorded.
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,16 @@ class Record:
         return lines
 
 
-def read_record(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what a record says was measured, and its whole lines; nothing is changed.
+@dataclass(frozen=True)
+class SavedRun:
+    """What a record says was measured, and its whole lines."""
+
+    settings: dict[str, Any]
+    lines: list[dict[str, Any]]
+
+
+def read_record(path: Path) -> SavedRun:
+    """Return what is recorded, perhaps while a run goes on; nothing is changed.
 
     Raises:
         RunError: there is no record.
@@ -85,7 +94,7 @@ def read_record(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise RunError(f"{path} is no record of a run; name another file") from error
     if not isinstance(header, dict):
         raise RunError(f"{path} is no record of a run; name another file")
-    return header, lines
+    return SavedRun(header, lines)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -15,12 +15,13 @@ from lsp_server.completion import Model
 from lsp_server.loading import open_model as open_folder
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
+from model_eval import humaneval
 from model_eval.bits import ScoringEngine, bit_figures, n_read, score_text
 from model_eval.checkpoints import find_checkpoint
-from model_eval.commands import announce, conclude, open_record
+from model_eval.commands import announce, conclude, go_through, open_record
 from model_eval.editor import Editor
 from model_eval.errors import RunError
-from model_eval.executing import outcomes
+from model_eval.executing import Executions, outcomes
 from model_eval.hole_run import (
     SERVER_SETTINGS,
     chosen_again,
@@ -45,6 +46,7 @@ from model_eval.project import ProjectTests, source_files
 from model_eval.prompt_perplexity import estimated_hours as prompt_hours
 from model_eval.prompt_perplexity import measure, passed_samples, perplexity_figures
 from model_eval.records import Record, read_record
+from model_eval.sandbox import Limits, Sandbox
 from model_eval.source_tables import bit_tables, hole_tables, prompt_tables
 from model_export import export
 from model_export.errors import UnsupportedPrecisionError
@@ -54,6 +56,8 @@ SEED = 0
 """Of every run, so that whoever repeats one gets the same files and holes."""
 _PRECISION_PACKAGES = ("click==8.1.7", "tqdm==4.66.4")
 """The embedded model never saw them."""
+_TEMPERATURES, _TOP_P = (0.2,), 0.95
+"""Of HumanEval's samples on each rung."""
 
 
 def perplexity(options: argparse.Namespace) -> int:
@@ -198,7 +202,8 @@ def _ask_about(
 
 
 def _prompt_perplexity(options: argparse.Namespace) -> int:
-    header, lines = read_record(options.mtpb)
+    run = read_record(options.mtpb)
+    header = run.settings
     if header.get("evaluation") != "mtpb" or header.get("mode") != "clean":
         raise RunError(f"{options.mtpb} is no record of `codegen-lsp eval mtpb` in clean mode")
     problems, sha256 = read_problems(options.problems, whole=False)
@@ -208,7 +213,7 @@ def _prompt_perplexity(options: argparse.Namespace) -> int:
     if opened["weights_sha256"] != header["weights_sha256"]:
         raise RunError(f"{options.mtpb} is a run of another model: {header['model']}")
     cases = [Case(problem, i) for problem in problems for i in range(len(problem.inputs))]
-    samples = passed_samples(cases, lines, outcomes(lines))
+    samples = passed_samples(cases, run.lines, outcomes(run))
     settings = {
         "evaluation": "prompt perplexity",
         **opened,
@@ -254,6 +259,7 @@ def precisions(options: argparse.Namespace) -> int:
     folder = options.holes.resolve() if options.holes else None
     hole_texts = source_files(folder) if folder else {}
     chosen = choose_holes(hole_texts, options.limit, SEED)
+    problems = humaneval.read_problems(options.problems) if options.humaneval else []
     settings = {
         "evaluation": "precisions",
         "codegen_lsp_version": version("codegen-lsp"),
@@ -267,9 +273,10 @@ def precisions(options: argparse.Namespace) -> int:
         "holes": len(chosen),
         "seed": SEED,
         "server_settings": SERVER_SETTINGS if folder else None,
+        "problems": len(problems),
     }
     path, _ = open_record("precisions", options, settings)
-    ladder = _Ladder(path, texts, folder, hole_texts, chosen)
+    ladder = _Ladder(path, texts, folder, hole_texts, chosen, problems)
     unavailable = {}
     for rungs in _by_precision():
         precision = rungs[0].precision
@@ -312,6 +319,7 @@ class _Ladder:
         folder: Path | None,
         hole_texts: Mapping[str, str],
         chosen: Sequence[Hole],
+        problems: Sequence[humaneval.Problem],
     ) -> None:
         self.measured: list[Measured] = []
         self._path = path
@@ -319,16 +327,22 @@ class _Ladder:
         self._folder = folder
         self._hole_texts = hole_texts
         self._chosen = chosen
+        self._problems = problems
 
     def measure(self, rung: Rung, exported: Path, manifest: Manifest) -> None:
         """Measure one rung, or go on with it."""
         header = {**header_of(manifest), "kv_cache_setting": rung.kv_cache}
         bits = self._bits(rung, exported, header)
         holes: list[dict[str, Any]] = []
-        if self._folder is not None and rung.kv_cache == "float":
-            holes = self._holes(self._folder, rung, exported, header)
+        passed: dict[str, float] = {}
+        # What an int8 cache changes is too little for so few answers to show.
+        if rung.kv_cache == "float":
+            if self._folder is not None:
+                holes = self._holes(self._folder, rung, exported, header)
+            if self._problems:
+                passed = self._passed(rung, exported, header)
         size = sum(file.size for file in manifest.files.values()) / 1e6
-        self.measured.append(Measured(rung, size, bits, holes))
+        self.measured.append(Measured(rung, size, bits, holes, passed))
 
     def _bits(self, rung: Rung, exported: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
         model = open_folder(exported, Settings(kv_cache=rung.kv_cache))
@@ -378,6 +392,34 @@ class _Ladder:
             path,
         )
         return record.lines
+
+    def _passed(self, rung: Rung, exported: Path, header: dict[str, Any]) -> dict[str, float]:
+        sandbox = Sandbox(Limits(time_s=3))
+        settings = {
+            "evaluation": "humaneval",
+            **header,
+            "problems": len(self._problems),
+            "samples": 1,
+            "temperatures": _TEMPERATURES,
+            "top_p": _TOP_P,
+            "seed": SEED,
+            "sandbox": sandbox.isolation,
+        }
+        record = Record(self._beside(rung, "humaneval"), settings)
+        model = open_folder(exported, Settings(kv_cache=rung.kv_cache))
+        parts = humaneval.parts(self._problems, _TEMPERATURES, 1)
+        with Executions(sandbox, record, keeps_print=False) as executions:
+            steps = humaneval.sample(
+                model, parts, _TOP_P, seed=SEED, record=record, executions=executions
+            )
+            go_through(steps, len(parts), executions)
+        figures = humaneval.make_report(
+            self._problems, record.lines, outcomes(record), n_samples=1
+        )
+        return {
+            row["problem"]: float(next(iter(row["passed"].values())))
+            for row in figures["problems"]
+        }
 
     def _beside(self, rung: Rung, what: str) -> Path:
         kind = rung.precision if rung.kv_cache == "float" else f"{rung.precision}-int8-cache"

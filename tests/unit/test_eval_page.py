@@ -104,6 +104,20 @@ def mtpb(mode: str) -> dict[str, Any]:
     }
 
 
+def humaneval(temperatures: tuple[float, ...], samples: int) -> dict[str, Any]:
+    """Return the figures of a run of HumanEval."""
+    at = {"rate": 0.5, "interval": [0.4, 0.6]}
+    row = {"n_problems": 164, "n": 164, "n_passed": 82, "pass_at": {"1": at}, "non_empty": 0.9}
+    row |= {"mean_characters": 50.0, "out_of_time": 0.0}
+    settings = {"evaluation": "humaneval", "problems": 164, "samples": samples, "top_p": 0.95}
+    return {
+        "settings": {**SETTINGS, **settings, "temperatures": list(temperatures)},
+        "temperatures": [{"temperature": t, **row} for t in temperatures],
+        "best": {"1": {"temperature": temperatures[0], **at}},
+        "problems": [{"problem": "HumanEval/0", "passed": {"0.2": 1}}],
+    }
+
+
 def prompts() -> dict[str, Any]:
     """Return the figures of prompts' perplexity."""
     row = {"perplexity": 9.0, "passed": 8.0, "failed": None, "n_passed": 3, "auc": 0.7}
@@ -153,6 +167,7 @@ REPORTS = [
     bits("int8", 1.01),
     mtpb("clean"),
     mtpb("faithful"),
+    humaneval((0.2,), 1),
     prompts(),
     precisions(),
     steering(),
@@ -236,6 +251,16 @@ def test_the_papers_figures_are_lines_where_the_protocol_is_the_same() -> None:
     fewer = mtpb("faithful")
     fewer["settings"]["problems"] = 10
     assert not sections([fewer])[0].plots[0].marks
+
+
+def test_the_papers_pass_at_k_needs_its_samples() -> None:
+    """One sample at one temperature is another protocol than the best of three."""
+    (ours,) = sections([humaneval((0.2,), 1)])
+    (theirs,) = sections([humaneval((0.2, 0.6, 0.8), 200)])
+    assert not ours.plots[0].marks
+    assert [mark.value for mark in theirs.plots[0].marks] == pytest.approx(
+        [12.76, 23.11, 35.19]
+    )
 
 
 def test_runs_on_other_holes_are_not_compared() -> None:

@@ -31,9 +31,15 @@ TEXTS = ["a = 3", "a += 1\nprint(a)"]
 
 def lines_of(*texts: str) -> tuple[list[dict[str, Any]], dict[str, Outcome]]:
     """Return a record's lines and how its programs ended; each prints 4."""
-    lines, outcomes = [], {}
+    lines: list[dict[str, Any]] = []
+    outcomes: dict[str, Outcome] = {}
     for number, text in enumerate(texts):
-        line = {"case": "7.0", "sample": number, "arm": MULTI, "texts": ["a = 3", text]}
+        line: dict[str, Any] = {
+            "case": "7.0",
+            "sample": number,
+            "arm": MULTI,
+            "texts": ["a = 3", text],
+        }
         _, program = programs_of(CASE, MULTI, CLEAN, line["texts"])[MULTI]
         lines.append(line)
         outcomes[digest(program)] = Outcome(None, ["int", "0x4"])
