@@ -155,6 +155,7 @@ def bit_costs(
                 "positions": name,
                 "rise": ours / theirs - 1,
                 "interval": (low - 1, high - 1),
+                "n_files": len(own),
             }
         )
     return costs

@@ -215,5 +215,7 @@ def _difference(found: Mapping[str, Any]) -> str:
 
 def _cost(cost: Mapping[str, Any]) -> str:
     low, high = cost["interval"]
+    if cost["n_files"] == 1:
+        return f"{100 * cost['rise']:+.2f} % in one file"
     shown = f"{100 * cost['rise']:+.2f} % [{100 * low:+.2f}, {100 * high:+.2f}]"
     return f"{shown} no evidence" if low <= 0 <= high else shown

@@ -35,6 +35,8 @@ from model_eval.scores import bootstrap_interval
 
 LEAST_AUC = 0.6
 """The lower bound of the AUC's interval must exceed it for a threshold to mean anything."""
+_FEWEST_PROBLEMS = 10
+"""With both passed and failed programs; the interval of fewer is no better than a guess."""
 
 _TRIED = 2
 """Samples that tell how long all of them take."""
@@ -130,7 +132,9 @@ def perplexity_figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     differences = [ours - theirs for ours, theirs in zip(multi, single, strict=True)]
     low, high = bootstrap_interval([[value] for value in differences])
     pooled = [[(own[0], own[2]) for own in p] for p in problems.values()]
-    is_evidence = rows[0]["auc"] is not None and rows[0]["auc_interval"][0] > LEAST_AUC
+    is_evidence = (
+        rows[0]["n_mixed"] >= _FEWEST_PROBLEMS and rows[0]["auc_interval"][0] > LEAST_AUC
+    )
     return {
         "n_problems": len(problems),
         "n_samples": len(lines),

@@ -26,7 +26,7 @@ def bit_tables(report: Mapping[str, Any]) -> list[Table]:
                 [
                     row["positions"],
                     f"{row['bits_per_byte']:.4f}",
-                    _interval(row["interval"], 1, 4),
+                    _interval(row["interval"], 1, 4) if row["n_files"] > 1 else "one file",
                     f"{row['perplexity']:.2f}",
                     f"{row['n_bytes']:,}",
                     str(row["n_files"]),

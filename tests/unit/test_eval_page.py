@@ -133,7 +133,7 @@ def precisions() -> dict[str, Any]:
     """Return the figures of a ladder of a checkpoint that was quantized before."""
     row = {"positions": "all", "bits_per_byte": 1.0, "interval": [1, 1], "perplexity": 9.0}
     base = {"precision": "fp32", "kv_cache": "float", "megabytes": 4.0, "bits": [row]}
-    cost = {"positions": "all", "rise": 0.01, "interval": [-0.01, 0.02]}
+    cost = {"positions": "all", "rise": 0.01, "interval": [-0.01, 0.02], "n_files": 3}
     return {
         "settings": {**SETTINGS, "evaluation": "precisions"},
         "bits_per_weight_stored": 4.9,

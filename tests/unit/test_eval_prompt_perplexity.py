@@ -140,8 +140,9 @@ def test_a_threshold_where_there_is_evidence() -> None:
 
 
 def test_no_threshold_without_evidence() -> None:
-    """Where chance would do as well, or nothing passed, there is none."""
+    """Where chance would do as well, few problems tell, or nothing passed, there is none."""
     assert perplexity_figures(record_lines(20, gap=0.0))["threshold"] is None
+    assert perplexity_figures(record_lines(9, gap=2.0))["threshold"] is None
     failed = [line | {"passed": False} for line in record_lines(3, gap=1.0)]
     figures = perplexity_figures(failed)
     assert figures["rows"][0]["auc"] is None
