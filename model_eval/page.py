@@ -11,7 +11,9 @@ from string import Template
 
 from model_eval.mtpb_report import Table
 
-_WIDTH, _LABEL, _NOTE, _ROW, _TOP = 860, 290, 200, 22, 8
+_WIDTH, _LABEL, _NOTE, _ROW, _TOP = 880, 270, 245, 22, 8
+_LETTER = 5.8
+"""About the width of a letter of a mark."""
 _N_COLOURS = 6
 _NUMBER = re.compile(
     r"[-+]?[\d,]+(\.\d+)?( ?%)?( (to|of) [-+]?[\d,]+(\.\d+)?)?( \[[^]]*\])?( no evidence)?"
@@ -89,7 +91,7 @@ def _colours() -> Iterator[str]:
 
 def _section(section: Section) -> str:
     plots = "\n".join(_plot(plot) for plot in section.plots if plot.dots)
-    tables = "\n".join(map(_table, section.tables))
+    tables = "\n".join(map(_table, (table for table in section.tables if table[2])))
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
     return f"<section><h2>{escape(section.title)}</h2>{text}\n{plots}\n{tables}</section>"
 
@@ -159,7 +161,8 @@ def _plot(plot: Plot) -> str:
     for index, mark in enumerate(plot.marks):
         css, y = ("paper" if mark.is_published else "mark"), 14 * (index + 1) + 6
         at = f"{x(mark.value):.1f}"
-        anchor = "end" if x(mark.value) > (left + right) / 2 else "start"
+        fits = x(mark.value) + _LETTER * len(mark.label) < _WIDTH
+        anchor = "start" if fits else "end"
         shift = -4 if anchor == "end" else 4
         parts.append(f'<line class="{css}" x1="{at}" x2="{at}" y1="{y - 8}" y2="{bottom}"/>')
         parts.append(

@@ -35,6 +35,7 @@ def run_names(reports: Sequence[Report]) -> list[str]:
         settings = own["settings"]
         words = [str(settings["model"]).rpartition("/")[2], settings.get("precision", "")]
         words.append("int8 cache" if settings.get("kv_cache") == "int8" else "")
+        words.append("faithful" if settings.get("mode") == "faithful" else "")
         names.append(" ".join(filter(None, words)))
     return names
 
@@ -84,7 +85,9 @@ def _mtpb(reports: Sequence[Report]) -> Section:
         for row in own.get("against", ()):
             gains.append(_difference(row["arm"], run, row))
         if (published := pass_rate(own["settings"])) is not None:
-            marks.append(Mark(100 * published, f"{PAPER}: {name}", is_published=True))
+            marks.append(
+                Mark(100 * published, f"{PAPER}: {own['settings']['model']}", is_published=True)
+            )
         section.tables += _named(names, run, mtpb_report.tables(own))
     section.plots = [
         Plot("Pass rate", "% of cases, mean over problems", rates, names, marks),
@@ -124,7 +127,9 @@ def _humaneval(reports: Sequence[Report]) -> Section:
             label = f"pass@{k}, {word or f'T={temperature}'}".removesuffix(", ")
             dots.append(_percent(label, run, found["rate"], found["interval"], note))
         marks += [
-            Mark(100 * rate, f"{PAPER}: {name}, pass@{k}", is_published=True)
+            Mark(
+                100 * rate, f"{PAPER}: {own['settings']['model']}, pass@{k}", is_published=True
+            )
             for k, rate in pass_at_k(own["settings"]).items()
         ]
         section.tables += _named(names, run, humaneval.tables(own))
@@ -150,17 +155,15 @@ def _holes(reports: Sequence[Report]) -> Section:
     )
     names = run_names(reports)
     dots: dict[str, list[Dot]] = {metric: [] for metric in METRICS}
-    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+    for run, own in enumerate(reports):
         for kind in own["holes"]["kinds"]:
             for row in kind["metrics"]:
                 note = (
                     f"{100 * kind['non_empty']:.0f} % non-empty, "
                     f"{kind['accepted_characters']:.1f} characters"
                 )
-                label = f"{name}, {kind['kind']}"
-                dots[row["metric"]].append(
-                    _percent(label, run, row["mean"], row["interval"], note)
-                )
+                dot = _percent(kind["kind"], run, row["mean"], row["interval"], note)
+                dots[row["metric"]].append(dot)
         section.tables += _named(names, run, hole_tables(own))
     section.plots = [Plot(metric.capitalize(), "%", own, names) for metric, own in dots.items()]
     base = reports[0]
@@ -183,13 +186,11 @@ def _bits(reports: Sequence[Report]) -> Section:
     )
     names = run_names(reports)
     dots = []
-    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+    for run, own in enumerate(reports):
         for row in own["bits"]["positions"]:
-            label = f"{name}, {row['positions']}"
             low, high = row["interval"]
-            dots.append(
-                Dot(label, run, row["bits_per_byte"], low, high, f"{row['n_files']} files")
-            )
+            note = f"{row['n_files']} files"
+            dots.append(Dot(row["positions"], run, row["bits_per_byte"], low, high, note))
         section.tables += _named(names, run, bit_tables(own))
     section.plots = [
         Plot(
@@ -202,7 +203,7 @@ def _bits(reports: Sequence[Report]) -> Section:
         if run and _same(base, own, *keys, values=("settings",)):
             cost = file_costs(own["bits"]["by_file"], base["bits"]["by_file"])
             low, high = (100 * bound for bound in cost["interval"])
-            rises.append(Dot(f"{name}", run, 100 * cost["rise"], low, high))
+            rises.append(Dot(name, run, 100 * cost["rise"], low, high))
     section.plots.append(
         Plot(f"More than {names[0]}, same files", "%", rises, digits=2, is_difference=True)
     )
