@@ -78,7 +78,7 @@ def _mtpb(reports: Sequence[Report]) -> Section:
     )
     names = run_names(reports)
     rates, gains, marks = [], [], []
-    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+    for run, own in enumerate(reports):
         for arm in own["arms"]:
             note = f"{100 * arm['non_empty']:.0f} % non-empty"
             rates.append(_percent(arm["arm"], run, arm["pass_rate"], arm["interval"], note))
@@ -114,7 +114,7 @@ def _humaneval(reports: Sequence[Report]) -> Section:
     )
     names = run_names(reports)
     dots, marks = [], []
-    for run, (name, own) in enumerate(zip(names, reports, strict=True)):
+    for run, own in enumerate(reports):
         non_empty = {row["temperature"]: row["non_empty"] for row in own["temperatures"]}
         best = [(k, row["temperature"], row, "best, ") for k, row in own["best"].items()]
         rows = [
