@@ -169,12 +169,10 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
     steering.add_argument("--quick", action="store_true", help="a few minutes")
 
     humaneval = _evaluation(subparsers, "humaneval", "how many functions pass their tests")
-    humaneval.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
-    humaneval.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
+    _add_sampling(humaneval)
     humaneval.add_argument(
         "--temperature", type=_number(0, 2), nargs="+", default=[0.2], metavar="T"
     )
-    humaneval.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
     humaneval.add_argument(
         "--preset",
         choices=("paper",),
@@ -194,13 +192,11 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
         default="clean",
         help="several turns against single ones, or each way of the published scripts",
     )
-    mtpb.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
+    _add_sampling(mtpb)
     mtpb.add_argument(
         "--inputs", type=_whole_number(1), metavar="N", help="of each problem; default: all"
     )
-    mtpb.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
     mtpb.add_argument("--temperature", type=_number(0, 2), default=0.2, metavar="T")
-    mtpb.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
     _add_source_evaluations(subparsers)
 
 
@@ -234,12 +230,14 @@ def _add_source_evaluations(
     perplexity.add_argument(
         "--stride", type=_whole_number(1), metavar="N", help="tokens; default: half of it"
     )
+    _add_threads(perplexity)
 
     holes = _evaluation(
         subparsers, "holes", "what the real server writes where code was taken away", module
     )
     holes.add_argument("folder", type=Path, help="a Python project; it stays as it is")
     _add_limit(holes)
+    _add_threads(holes)
     holes.add_argument(
         "--run-tests",
         metavar="COMMAND",
@@ -263,6 +261,7 @@ def _add_source_evaluations(
         "--holes", type=Path, metavar="FOLDER", help="a Python project to cut holes in, too"
     )
     _add_limit(precisions)
+    _add_threads(precisions)
     precisions.add_argument(
         "--humaneval", action="store_true", help="and one sample of each of its problems"
     )
@@ -283,6 +282,22 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
         default=100,
         metavar="N",
         help="holes of each kind; default: 100",
+    )
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
+    parser.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
+    parser.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=_whole_number(1, 256),
+        metavar="N",
+        help="for the model; one is best beside other work; default: as it serves",
     )
 
 

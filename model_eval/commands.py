@@ -99,7 +99,7 @@ def humaneval(options: argparse.Namespace) -> int:
         temperatures, n_samples = tuple(options.temperature), options.samples
     problems = humaneval_.read_problems(options.limit)
     sandbox = Sandbox(Limits(time_s=3))
-    model, opened = open_model(options.model)
+    model, opened = open_model(options.model, options.threads)
     settings = {
         "evaluation": "humaneval",
         **opened,
@@ -144,7 +144,7 @@ def mtpb(options: argparse.Namespace) -> int:
     cases = mtpb_.choose_cases(problems, limit=options.limit, inputs=options.inputs, seed=_SEED)
     sampling = Sampling(options.temperature, options.top_p)
     sandbox = Sandbox()
-    model, opened = open_model(options.model)
+    model, opened = open_model(options.model, options.threads)
     settings = {
         "evaluation": "mtpb",
         **opened,

@@ -6,6 +6,7 @@ and takes its job, one JSON object, from standard input:
 - ``program``: Python source; ``nonce``: begins the report, one line of JSON;
 - ``time_s``: of the processor, with four times as much by the clock; ``memory_bytes``;
 - ``readable``: folders and files that may be opened; ``paths``: where packages are;
+- ``parent``: the process that the program must not outlive, null where that is seen to;
 - ``keeps_print``: give the program a ``print`` whose last first argument is reported, and
   print the value of a last statement that does not.
 
@@ -92,6 +93,8 @@ def main() -> NoReturn:
         os.dup2(nothing, stream)
     sys.path += job["paths"]
     is_filtered = _bind(job)
+    if job["parent"] not in (None, os.getppid()):
+        os._exit(1)
     error, printed = _run(job["program"], job["time_s"], keeps_print=job["keeps_print"])
     report = {"error": error, "printed": printed, "is_filtered": is_filtered}
     try:
@@ -115,7 +118,11 @@ def _bind(job: dict[str, Any]) -> bool:
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(kind, (most, most))
-    is_filtered = sys.platform == "linux" and platform.machine() == "x86_64" and _filter()
+    is_linux = sys.platform == "linux"
+    is_filtered = is_linux and platform.machine() == "x86_64" and _filter()
+    if is_linux:
+        # PR_SET_PDEATHSIG: whoever is killed takes its programs along.
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
     sys.addaudithook(_refusal(job["readable"]))
     return is_filtered
 
@@ -147,8 +154,6 @@ def _filter() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(program, len(program))
     described = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    # PR_SET_PDEATHSIG: whoever is killed takes its programs along.
-    libc.prctl(1, int(signal.SIGKILL), 0, 0, 0)
     # No capability is left to root either (capset, version 3), nor can one be gained.
     libc.syscall(126, struct.pack("II", 0x20080522, 0), bytes(24))
     if libc.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS

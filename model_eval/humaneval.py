@@ -186,7 +186,7 @@ def make_report(
             own = found.setdefault(temperature, {}).setdefault(name, [])
             own.append((text, passed, error or ""))
     ks = [k for k in KS if k <= n_samples]
-    temperatures = []
+    temperatures: list[dict[str, Any]] = []
     for temperature, of_problem in sorted(found.items()):
         samples = [one for own in of_problem.values() for one in own]
         at_k = {}

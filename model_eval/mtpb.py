@@ -45,6 +45,8 @@ that compares chance with chance, and two that read files that were not publishe
 PREFIX = "# Import libraries.\n\nimport numpy as np\n\n"
 _MAX_NEW_TOKENS = 256
 """Where a problem states none."""
+_CONTEXT = 2048
+"""Tokens of CodeGen's models; a longer one gives a single turn no more."""
 _OLD_LIMIT = 1024
 """Tokens at which the published script's tokenizer cuts a prompt, from its end."""
 _DOWNLOAD_S = 60.0
@@ -261,7 +263,8 @@ def _single(
     text = single_prompt(case, arm)
     budget = len(case.prompts) * case.problem.max_new_tokens
     n_prompt = len(model.tokenizer.encode(text).token_ids)
-    budget = max(1, min(budget, model.engine.context_length - n_prompt))
+    context = min(_CONTEXT, model.engine.context_length)
+    budget = max(1, min(budget, context - n_prompt))
     token_ids = prompt_tokens(model, text, budget)
 
     def cut(written: str) -> str | None:

@@ -19,14 +19,16 @@ from model_export.manifest import DATA_FILE, Manifest, read_manifest
 _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers")
 
 
-def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
+def open_model(name: str | None, threads: int | None = None) -> tuple[Model, dict[str, Any]]:
     """Return a model, as it serves the editor, and the beginning of a record's header.
+
+    Numbers may differ in their last bits with the number of threads, so it is in the header.
 
     Raises:
         ServingError: there is no such model here, or it cannot be run.
     """
-    folder, header = export_of(name)
-    model = open_chosen(folder, Settings(model=name))
+    folder, header = export_of(name, threads)
+    model = open_chosen(folder, Settings(model=name, threads=threads))
     return model, {
         **header,
         "kv_cache": model.engine.cache_type,
@@ -34,7 +36,7 @@ def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
     }
 
 
-def export_of(name: str | None) -> tuple[Path, dict[str, Any]]:
+def export_of(name: str | None, threads: int | None = None) -> tuple[Path, dict[str, Any]]:
     """Return a model's exported folder, and what a header says of it before it is opened.
 
     Raises:
@@ -42,17 +44,17 @@ def export_of(name: str | None) -> tuple[Path, dict[str, Any]]:
     """
     with progress_bar("exporting") as progress:
         folder = exported_folder(name, progress, Settings().device)
-    return folder, header_of(read_manifest(folder))
+    return folder, header_of(read_manifest(folder), threads)
 
 
-def header_of(manifest: Manifest) -> dict[str, Any]:
+def header_of(manifest: Manifest, threads: int | None = None) -> dict[str, Any]:
     """Return what tells runs of an exported folder from those of others, on this machine."""
     return {
         "codegen_lsp_version": version("codegen-lsp"),
         "model": manifest.source.name,
         "precision": manifest.precision,
         "device": manifest.device,
-        "threads": default_threads(),
+        "threads": threads or default_threads(),
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.files[DATA_FILE].sha256,
         "versions": {"python": platform.python_version(), **versions_of(_LIBRARIES)},

@@ -122,21 +122,26 @@ class Sandbox:
             "readable": self._readable,
             "paths": self._paths,
             "keeps_print": keeps_print,
+            # bubblewrap sees to it itself.
+            "parent": None if self._bubblewrap else os.getpid(),
         }
         # -S: what .pth files would run is nobody's program.
         command = [self._python, "-I", "-S", "-B", "-X", "utf8", str(_GUEST)]
         with tempfile.TemporaryDirectory(
             prefix="codegen-lsp-", ignore_cleanup_errors=True
         ) as f:
-            process = subprocess.Popen(
-                [*self._bubblewrap, *command],
-                cwd=f,
-                env=_ENVIRONMENT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    [*self._bubblewrap, *command],
+                    cwd=f,
+                    env=_ENVIRONMENT,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise SandboxError(f"no program can be started: {error.strerror}") from error
             try:
                 data = self._exchanged(process, json.dumps(job).encode())
             finally:
@@ -150,7 +155,7 @@ class Sandbox:
         # They are pipes.
         assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
-        with process.stdin, suppress(BrokenPipeError):
+        with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(job)
             process.stdin.flush()
         data = b""
@@ -197,8 +202,22 @@ def _read(data: bytes | None, nonce: str, status: int) -> tuple[Outcome, bool]:
         return Outcome("it reported too much"), False
     for line in data.splitlines():
         if line.startswith(nonce.encode()):
-            report = json.loads(line[len(nonce) :])
-            return Outcome(report["error"], report["printed"]), report["is_filtered"]
+            return _reported(line[len(nonce) :])
     if status in (-signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGKILL):
         return Outcome(f"{OUT_OF_TIME}: it had to be killed"), False
     return Outcome(f"it ended without a report, with status {status}"), False
+
+
+def _reported(line: bytes) -> tuple[Outcome, bool]:
+    """Return what a line says; a program that found the nonce may have written it."""
+    try:
+        report = json.loads(line)
+        error, printed, is_filtered = (
+            report[key] for key in ("error", "printed", "is_filtered")
+        )
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return Outcome("it reported nonsense"), False
+    is_sane = isinstance(error, str | None) and isinstance(printed, list | None)
+    return Outcome(error, printed) if is_sane else Outcome(
+        "it reported nonsense"
+    ), is_filtered is True

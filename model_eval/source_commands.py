@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lsp_server.completion import Model
+from lsp_server.engine import default_threads
 from lsp_server.loading import open_model as open_folder
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
@@ -66,7 +67,7 @@ def perplexity(options: argparse.Namespace) -> int:
     if options.mtpb is not None:
         return _prompt_perplexity(options)
     texts = choose_texts(source_files(options.source.resolve()), options.limit)
-    model, opened = open_model(options.model)
+    model, opened = open_model(options.model, options.threads)
     size, stride = _window(model, options.window, options.stride)
     settings = {
         "evaluation": "perplexity",
@@ -97,7 +98,7 @@ def holes(options: argparse.Namespace) -> int:
     folder = options.folder.resolve()
     texts = source_files(folder)
     chosen = choose_holes(texts, options.limit, SEED)
-    exported, opened = export_of(options.model)
+    exported, opened = export_of(options.model, options.threads)
     with ExitStack() as stack:
         tests = None
         if options.run_tests is not None:
@@ -110,12 +111,21 @@ def holes(options: argparse.Namespace) -> int:
             "holes_of_each_kind": options.limit,
             "holes": len(chosen),
             "seed": SEED,
-            "server_settings": SERVER_SETTINGS,
+            "server_settings": SERVER_SETTINGS | {"threads": options.threads},
             "tests": options.run_tests,
             "isolation": tests.isolation if tests else None,
         }
         path, record = open_record("holes", options, settings)
-        _ask_about(exported, opened["model"], folder, texts, chosen, record, tests, path)
+        _ask_about(
+            exported,
+            settings,
+            folder,
+            texts,
+            chosen,
+            record,
+            tests,
+            path,
+        )
     report = {"settings": settings, "holes": hole_figures(record.lines)}
     return conclude(options, path, report, hole_tables)
 
@@ -179,7 +189,7 @@ def _window(model: Model, size: int | None, stride: int | None) -> tuple[int, in
 
 def _ask_about(
     exported: Path,
-    name: str,
+    settings: Mapping[str, Any],
     folder: Path,
     texts: Mapping[str, str],
     chosen: Sequence[Hole],
@@ -194,7 +204,8 @@ def _ask_about(
     if not n_left:
         announce(what, 0.0, path)
         return
-    with Editor(serve_command(exported), SERVER_SETTINGS, name, folder) as editor:
+    command, name = serve_command(exported), settings["model"]
+    with Editor(command, settings["server_settings"], name, folder) as editor:
         seconds = estimated_seconds(editor, folder, texts, chosen, tests)
         announce(what, seconds * n_left / total / 3600, path)
         with progress_bar("asking the server") as progress:
@@ -211,7 +222,7 @@ def _prompt_perplexity(options: argparse.Namespace) -> int:
     problems, sha256 = read_problems(options.problems, whole=False)
     if sha256 != header["problems_sha256"]:
         raise RunError(f"{options.mtpb} is a run on other problems than {options.problems}")
-    model, opened = open_model(options.model)
+    model, opened = open_model(options.model, options.threads)
     if opened["weights_sha256"] != header["weights_sha256"]:
         raise RunError(f"{options.mtpb} is a run of another model: {header['model']}")
     cases = [Case(problem, i) for problem in problems for i in range(len(problem.inputs))]
@@ -274,11 +285,12 @@ def precisions(options: argparse.Namespace) -> int:
         "project_sha256_of_files": sha256_of(hole_texts),
         "holes": len(chosen),
         "seed": SEED,
+        "threads": options.threads or default_threads(),
         "server_settings": SERVER_SETTINGS if folder else None,
         "problems": len(problems),
     }
     path, _ = open_record("precisions", options, settings)
-    ladder = _Ladder(path, texts, folder, hole_texts, chosen, problems)
+    ladder = _Ladder(path, texts, folder, hole_texts, chosen, problems, options.threads)
     unavailable = {}
     for rungs in _by_precision():
         precision = rungs[0].precision
@@ -322,6 +334,7 @@ class _Ladder:
         hole_texts: Mapping[str, str],
         chosen: Sequence[Hole],
         problems: Sequence[humaneval.Problem],
+        threads: int | None,
     ) -> None:
         self.measured: list[Measured] = []
         self._path = path
@@ -330,10 +343,11 @@ class _Ladder:
         self._hole_texts = hole_texts
         self._chosen = chosen
         self._problems = problems
+        self._threads = threads
 
     def measure(self, rung: Rung, exported: Path, manifest: Manifest) -> None:
         """Measure one rung, or go on with it."""
-        header = {**header_of(manifest), "kv_cache_setting": rung.kv_cache}
+        header = {**header_of(manifest, self._threads), "kv_cache_setting": rung.kv_cache}
         bits = self._bits(rung, exported, header)
         holes: list[dict[str, Any]] = []
         passed: dict[str, float] = {}
@@ -347,7 +361,7 @@ class _Ladder:
         self.measured.append(Measured(rung, size, bits, holes, passed))
 
     def _bits(self, rung: Rung, exported: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-        model = open_folder(exported, Settings(kv_cache=rung.kv_cache))
+        model = open_folder(exported, self._settings(rung))
         size, stride = _window(model, None, None)
         settings = {
             "evaluation": "perplexity",
@@ -379,13 +393,13 @@ class _Ladder:
             "project_sha256_of_files": sha256_of(self._hole_texts),
             "holes": len(self._chosen),
             "seed": SEED,
-            "server_settings": SERVER_SETTINGS,
+            "server_settings": SERVER_SETTINGS | {"threads": self._threads},
         }
         path = self._beside(rung, "holes")
         record = Record(path, settings)
         _ask_about(
             exported,
-            str(header["model"]),
+            settings,
             folder,
             self._hole_texts,
             self._chosen,
@@ -408,7 +422,7 @@ class _Ladder:
             "sandbox": sandbox.isolation,
         }
         record = Record(self._beside(rung, "humaneval"), settings)
-        model = open_folder(exported, Settings(kv_cache=rung.kv_cache))
+        model = open_folder(exported, self._settings(rung))
         parts = humaneval.parts(self._problems, _TEMPERATURES, 1)
         with Executions(sandbox, record, keeps_print=False) as executions:
             steps = humaneval.sample(
@@ -422,6 +436,9 @@ class _Ladder:
             row["problem"]: float(next(iter(row["passed"].values())))
             for row in figures["problems"]
         }
+
+    def _settings(self, rung: Rung) -> Settings:
+        return Settings(kv_cache=rung.kv_cache, threads=self._threads)
 
     def _beside(self, rung: Rung, what: str) -> Path:
         kind = rung.precision if rung.kv_cache == "float" else f"{rung.precision}-int8-cache"

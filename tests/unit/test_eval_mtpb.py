@@ -144,7 +144,7 @@ def is_the_editors(case: Case, seed: object) -> bool:
 
 def test_the_clean_history_is_the_editors_byte_for_byte() -> None:
     """What is measured is what an editor does with check, repair and steering off."""
-    whole = [is_the_editors(case, seed) for case in own_cases() for seed in range(25)]
+    whole = [is_the_editors(case, seed) for case in own_cases() for seed in range(12)]
     assert sum(whole) > 0.8 * len(whole)
 
 
@@ -374,17 +374,17 @@ def test_what_an_oracle_prints_passes_in_every_arm(
     mode: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """From the comment to the verdict nothing loses a right answer."""
-    cases = own_cases()[::2]
+    cases = own_cases()[1::4]
     report = run_oracle(cases, mode, sandbox, tmp_path / "run.jsonl")
-    assert {(row["n_passed"], row["n"]) for row in report["arms"]} == {(7, 7)}
+    assert {(row["n_passed"], row["n"]) for row in report["arms"]} == {(4, 4)}
     if mode == "clean":
         assert {row["is_evidence"] for row in report["against"]} == {False}
     else:
         rows = {row["difference_of"]: row for row in report["differences"]}
         assert rows["no dict, no None"]["n_lost"] == 1
-        assert rows["faithful"]["rate"] == pytest.approx(6 / 7)
-    for _, header, rows in tables(report):
-        assert all(len(row) == len(header) for row in rows)
+        assert rows["faithful"]["rate"] == pytest.approx(3 / 4)
+    for _, header, cells in tables(report):
+        assert all(len(row) == len(header) for row in cells)
 
 
 class FakeSandbox:
@@ -419,7 +419,7 @@ def go_on(path: Path, script: Callable[[str], str]) -> tuple[list[Any], dict[str
     return [line for line in lines if "arm" in line], report
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(st.data())
 def test_a_killed_run_goes_on_to_the_same_results(data: st.DataObject) -> None:
     """Whatever byte of the record was the last to be written."""
@@ -541,25 +541,15 @@ def test_the_command_line_measures_and_prints(
     from model_eval import commands
 
     opened = {"model": "fake", "precision": "fp32", "weights_sha256": "0" * 64}
-    monkeypatch.setattr(
-        commands, "open_model", lambda _name: (fake_model("print(6)\n#"), opened)
-    )
+    monkeypatch.setattr(commands, "open_model", lambda *_: (fake_model("print(6)\n#"), opened))
     record = tmp_path / "run.jsonl"
-    arguments = [
-        "eval",
-        "mtpb",
-        "--problems",
-        str(OWN),
-        "--limit",
-        "2",
-        "--record",
-        str(record),
-    ]
+    arguments = ["eval", "mtpb", "--problems", str(OWN), "--limit", "1"]
+    arguments += ["--record", str(record)]
     assert main(arguments) == 0
     shown = capsys.readouterr()
     assert "hours are left to write" in shown.err
     assert "no evidence" in shown.out
     assert main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["settings"]["problems"] == 2
+    assert report["settings"]["problems"] == 1
     assert report == json.loads(record.with_suffix(".json").read_text())

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from model_eval.mtpb_answers import PUBLISHED, Rules, is_right
 from model_eval.sandbox import OUT_OF_TIME, Limits, Outcome, Sandbox
 
 DEADLINE_S = 30.0
@@ -204,6 +206,35 @@ def test_a_report_is_not_forged_by_printing(sandbox: Sandbox) -> None:
         "raise ValueError('real')\n"
     )
     assert sandbox.run(program, keeps_print=True) == Outcome("ValueError: real", None)
+
+
+@pytest.mark.parametrize(
+    "report",
+    ['{"error": 5, "printed": null, "is_filtered": true}', "[" * 9000, "{}", "5", "\\xff"],
+)
+def test_a_forged_report_that_makes_no_sense_counts_for_nothing(
+    sandbox: Sandbox, report: str
+) -> None:
+    """A program that finds the nonce in the interpreter's frames ends no run."""
+    program = (
+        "import os, sys\n"
+        "frame = sys._getframe()\n"
+        "while 'reports' not in frame.f_locals: frame = frame.f_back\n"
+        "nonce = frame.f_locals['job']['nonce'].encode()\n"
+        f"os.write(frame.f_locals['reports'], nonce + b' ' + b'{report}' + b'\\n')\n"
+    )
+    assert sandbox.run(program) == Outcome("it reported nonsense")
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [[], ["int"], ["int", None], ["other", 5], ["numpy", 5], ["dict", [[1]]], [[], []]],
+)
+def test_a_forged_answer_that_makes_no_sense_is_wrong(printed: list[Any]) -> None:
+    """It is neither right nor the end of a run."""
+    for answer in (1, "a", [1], 0.5, True, None, {"a": 1}):
+        assert not is_right(Outcome(None, printed), answer, Rules())
+        assert not is_right(Outcome(None, printed), answer, PUBLISHED)
 
 
 @pytest.mark.skipif(not IS_FILTERED, reason="system calls are filtered on Linux on x86-64")
