@@ -225,7 +225,7 @@ def _add_source_evaluations(
         "--limit", type=_whole_number(1), metavar="N", help="files; default: all"
     )
     perplexity.add_argument(
-        "--window", type=_whole_number(2), metavar="N", help="tokens; default: the context"
+        "--window", type=_whole_number(2, 2048), metavar="N", help="tokens; default: 2048"
     )
     perplexity.add_argument(
         "--stride", type=_whole_number(1), metavar="N", help="tokens; default: half of it"

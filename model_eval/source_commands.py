@@ -17,7 +17,7 @@ from lsp_server.loading import open_model as open_folder
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
 from model_eval import humaneval
-from model_eval.bits import ScoringEngine, bit_figures, n_read, score_text
+from model_eval.bits import POSITIONS, ScoringEngine, bit_figures, n_read, score_text
 from model_eval.checkpoints import find_checkpoint
 from model_eval.commands import announce, conclude, go_through, open_record
 from model_eval.editor import Editor
@@ -179,7 +179,8 @@ def _left(texts: Mapping[str, str], record: Record) -> dict[str, str]:
 
 
 def _window(model: Model, size: int | None, stride: int | None) -> tuple[int, int]:
-    longest = model.engine.context_length
+    # What stands before is told apart up to here, and longer logits fill the memory.
+    longest = min(model.engine.context_length, POSITIONS[-1])
     size = longest if size is None else min(size, longest)
     stride = max(1, size // 2) if stride is None else stride
     if not stride < size:
