@@ -28,7 +28,6 @@ from rich.table import Table
 
 from benchmarks import plots
 from benchmarks.bandwidth import MemoryProbe
-from benchmarks.checkpoints import find_checkpoint
 from benchmarks.engines import Loader, WorkerFailedError, WorkerProcess, subjects
 from benchmarks.environments import cache_folder
 from benchmarks.random_checkpoint import SHAPE, write_checkpoint
@@ -45,6 +44,7 @@ from benchmarks.report import (
 )
 from benchmarks.workers.protocol import Visit
 from lsp_server.errors import ServingError
+from model_eval.checkpoints import find_checkpoint
 from model_export.architecture import read_architecture
 from model_export.checkpoint import open_checkpoint
 from model_export.errors import ExportError

@@ -197,12 +197,102 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
         "--inputs", type=_whole_number(1), metavar="N", help="of each problem; default: all"
     )
     mtpb.add_argument("--temperature", type=_number(0, 2), default=0.2, metavar="T")
+    _add_source_evaluations(subparsers)
+
+
+def _add_source_evaluations(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    module = "source_commands"
+    perplexity = _evaluation(
+        subparsers, "perplexity", "how much source, or prompts of turns, surprise it", module
+    )
+    what = perplexity.add_mutually_exclusive_group(required=True)
+    what.add_argument("source", type=Path, nargs="?", metavar="FOLDER", help="of Python files")
+    what.add_argument(
+        "--mtpb",
+        type=Path,
+        metavar="RECORD",
+        help="of `eval mtpb`: the prompts of its programs, passed against failed",
+    )
+    perplexity.add_argument("--problems", type=Path, metavar="FILE", help="that it was run on")
+    perplexity.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="keep the threshold with the model, where there is evidence for one",
+    )
+    perplexity.add_argument(
+        "--limit", type=_whole_number(1), metavar="N", help="files; default: all"
+    )
+    perplexity.add_argument(
+        "--window", type=_whole_number(2, 2048), metavar="N", help="tokens; default: 2048"
+    )
+    perplexity.add_argument(
+        "--stride", type=_whole_number(1), metavar="N", help="tokens; default: half of it"
+    )
+    _add_threads(perplexity)
+
+    holes = _evaluation(
+        subparsers, "holes", "what the real server writes where code was taken away", module
+    )
+    holes.add_argument("folder", type=Path, help="a Python project; it stays as it is")
+    _add_limit(holes)
+    _add_threads(holes)
+    holes.add_argument(
+        "--run-tests",
+        metavar="COMMAND",
+        help="in a copy of the project; it runs the project's code, and what was written",
+    )
+
+    precisions = _evaluation(
+        subparsers, "precisions", "what smaller precisions of a checkpoint cost", module
+    )
+    precisions.add_argument(
+        "checkpoint", help="a checkpoint folder, a .gguf file, or a name that was pulled"
+    )
+    precisions.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    precisions.add_argument(
+        "--source", type=Path, metavar="FOLDER", help="default: click and tqdm, from PyPI"
+    )
+    precisions.add_argument(
+        "--files", type=_whole_number(1), default=20, metavar="N", help="of them; default: 20"
+    )
+    precisions.add_argument(
+        "--holes", type=Path, metavar="FOLDER", help="a Python project to cut holes in, too"
+    )
+    _add_limit(precisions)
+    _add_threads(precisions)
+    precisions.add_argument(
+        "--humaneval", action="store_true", help="and one sample of each of its problems"
+    )
+    precisions.add_argument(
+        "--problems", type=_whole_number(1), metavar="N", help="of HumanEval; default: all"
+    )
+
+    report = _command(subparsers, "report", commands.evaluate, "draw a page of several runs")
+    report.set_defaults(module="page_command")
+    report.add_argument("records", type=Path, nargs="+", metavar="RECORD")
+    report.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE")
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit",
+        type=_whole_number(1),
+        default=100,
+        metavar="N",
+        help="holes of each kind; default: 100",
+    )
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_whole_number(1), metavar="N", help="problems")
     parser.add_argument("--samples", type=_whole_number(1, 1000), default=1, metavar="N")
     parser.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=_whole_number(1, 256),
@@ -215,10 +305,14 @@ def _evaluation(
     subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
     help_text: str,
+    module: str = "commands",
 ) -> argparse.ArgumentParser:
-    """Add what ``model_eval.commands`` has a function of this name for."""
+    """Add what a module of ``model_eval`` has a function of this name for."""
     parser = _command(subparsers, name, commands.evaluate, help_text)
-    _add_model(parser)
+    parser.set_defaults(module=module)
+    if name != "precisions":
+        # It takes a checkpoint, not what was made of one.
+        _add_model(parser)
     parser.add_argument(
         "--record",
         type=Path,

@@ -437,7 +437,7 @@ def evaluate(options: argparse.Namespace) -> int:
             f"{error}; install what evaluations need with "
             "`python -m pip install 'codegen-lsp[eval]'`"
         ) from error
-    module = import_module("model_eval.commands")
+    module = import_module(f"model_eval.{options.module}")
     status: int = getattr(module, options.evaluation)(options)
     return status
 

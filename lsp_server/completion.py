@@ -400,6 +400,14 @@ def turn_perplexity(model: Model, text: str, turn: Turn, stop: threading.Event) 
     all text before it (Nijkamp et al., 2022, section 4.3). ``stop`` ends it soon, also
     with None.
     """
+    values = prompt_log_probabilities(model, text, turn, stop)
+    return math.exp(-sum(values) / len(values)) if values else None
+
+
+def prompt_log_probabilities(
+    model: Model, text: str, turn: Turn, stop: threading.Event
+) -> list[float]:
+    """Return the natural log-probability of each of a prompt's own tokens; none on ``stop``."""
     n_tokens = model.engine.context_length
     start = prompt_start(model.tokenizer, text[: turn.prompt_end], [], n_tokens)
     encoded = model.tokenizer.encode(text[start : turn.prompt_end])
@@ -411,17 +419,16 @@ def turn_perplexity(model: Model, text: str, turn: Turn, stop: threading.Event) 
         if index > first and _lies_in(span, turn, start)
     ]
     if not own:
-        return None
+        return []
     token_ids = encoded.token_ids[first : own[-1] + 1]
     model.engine.prefill(token_ids[: own[0] - first], stop)
     values: list[float] = []
     for start in range(own[0] - first, len(token_ids), _PERPLEXITY_CHUNK):
         if stop.is_set():
-            return None
+            return []
         part = token_ids[: start + _PERPLEXITY_CHUNK]
         values += map(float, model.engine.log_probabilities(part, start))
-    chosen = [values[index - own[0]] for index in own]
-    return math.exp(-sum(chosen) / len(chosen))
+    return [values[index - own[0]] for index in own]
 
 
 def _lies_in(span: tuple[int, int], turn: Turn, start: int) -> bool:

@@ -112,7 +112,7 @@ def humaneval(options: argparse.Namespace) -> int:
         "seed": _SEED,
         "sandbox": sandbox.isolation,
     }
-    path, record = _record("humaneval", options, settings)
+    path, record = open_record("humaneval", options, settings)
     parts = humaneval_.parts(problems, temperatures, n_samples)
     n_left = len(parts) - sum("texts" in line for line in record.lines)
     tried = parts[:_TRIED] if n_left else []
@@ -120,19 +120,19 @@ def humaneval(options: argparse.Namespace) -> int:
     for part in tried:
         humaneval_.write_part(model, part, options.top_p, _SEED)
     each_s = (time.perf_counter() - started) / max(1, len(tried))
-    _announce(
+    announce(
         f"{len(problems)} problems, {len(temperatures)} temperatures, {n_samples} samples each",
-        sandbox,
         n_left * each_s / 3600,
         path,
+        sandbox,
     )
     with Executions(sandbox, record, keeps_print=False) as executions:
         steps = humaneval_.sample(
             model, parts, options.top_p, seed=_SEED, record=record, executions=executions
         )
-        _go_through(steps, len(parts), executions)
+        go_through(steps, len(parts), executions)
     figures = humaneval_.make_report(problems, record.lines, outcomes(record), n_samples)
-    return _conclude(options, path, {"settings": settings, **figures}, humaneval_.tables)
+    return conclude(options, path, {"settings": settings, **figures}, humaneval_.tables)
 
 
 def mtpb(options: argparse.Namespace) -> int:
@@ -159,16 +159,16 @@ def mtpb(options: argparse.Namespace) -> int:
         "sandbox": sandbox.isolation,
         "libraries_of_programs": versions_of(("numpy", "pandas", "scikit-learn")),
     }
-    path, record = _record("mtpb", options, settings)
+    path, record = open_record("mtpb", options, settings)
     total = len(cases) * len(mtpb_.ARMS[mode]) * n_samples
     n_left = total - sum("arm" in line for line in record.lines)
     hours = mtpb_.estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0
-    _announce(
+    announce(
         f"{len(cases)} cases of {settings['problems']} problems, {len(mtpb_.ARMS[mode])} arms, "
         f"{n_samples} samples each",
-        sandbox,
         hours,
         path,
+        sandbox,
     )
     with Executions(sandbox, record, keeps_print=True) as executions:
         steps = mtpb_.sample(
@@ -181,12 +181,13 @@ def mtpb(options: argparse.Namespace) -> int:
             record=record,
             executions=executions,
         )
-        _go_through(steps, total, executions)
+        go_through(steps, total, executions)
     figures = mtpb_report.make_report(cases, mode, record.lines, outcomes(record), sha256)
-    return _conclude(options, path, {"settings": settings, **figures}, mtpb_report.tables)
+    return conclude(options, path, {"settings": settings, **figures}, mtpb_report.tables)
 
 
-def _go_through(steps: Iterator[None], total: int, executions: Executions) -> None:
+def go_through(steps: Iterator[None], total: int, executions: Executions) -> None:
+    """Write all, and run what was written, with progress."""
     with progress_bar("writing") as progress:
         for done, _ in enumerate(steps, 1):
             progress(done, total)
@@ -194,23 +195,25 @@ def _go_through(steps: Iterator[None], total: int, executions: Executions) -> No
         executions.finish(progress)
 
 
-def _record(
+def open_record(
     evaluation: str, options: argparse.Namespace, settings: dict[str, Any]
 ) -> tuple[Path, Record]:
+    """Return the record of a run with these settings, and where it lies."""
     path = options.record or _default_record(evaluation, settings)
     return path, Record(path, settings)
 
 
-def _announce(what: str, sandbox: Sandbox, hours: float, path: Path) -> None:
+def announce(what: str, hours: float, path: Path, sandbox: Sandbox | None = None) -> None:
+    """Say what is about to be done, how long it takes, and what programs run in."""
+    sandboxed = f"\nPrograms run in a sandbox; {sandbox.isolation}." if sandbox else ""
     print(
-        f"{what}: about {hours:.1f} hours are left to write; the record is {path}\n"
-        f"Programs run in a sandbox; {sandbox.isolation}.",
+        f"{what}: about {hours:.1f} hours are left; the record is {path}{sandboxed}",
         file=sys.stderr,
         flush=True,
     )
 
 
-def _conclude(
+def conclude(
     options: argparse.Namespace,
     path: Path,
     report: dict[str, Any],
@@ -223,8 +226,12 @@ def _conclude(
         print_json(report)
         return 0
     settings = report["settings"]
-    print(f"\n{settings['model']} {settings['precision']}, weights ", end="")
-    print(f"{settings['weights_sha256'][:12]}, {settings['samples']} samples\n")
+    words = [f"{settings['model']} {settings.get('precision', '')}".rstrip()]
+    if "weights_sha256" in settings:
+        words.append(f"weights {settings['weights_sha256'][:12]}")
+    if "samples" in settings:
+        words.append(f"{settings['samples']} samples")
+    print(f"\n{', '.join(words)}\n")
     for title, header, rows in tables(report):
         print(title)
         print_table(header, rows)

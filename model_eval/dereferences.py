@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lsp_server.positions import LINE_END
+from model_eval.offsets import Offsets
 
 _PER_FUNCTION = 5
 
@@ -41,7 +41,7 @@ def find_dereferences(text: str, *, seed: int) -> list[Dereference]:
     """
     rng = np.random.default_rng(seed)
     tree = ast.parse(text)
-    offsets = _Offsets(text)
+    offsets = Offsets(text)
     # What is in a class inside a method counts for the inner one.
     found: dict[int, Dereference] = {}
     for method in _methods(tree):
@@ -57,7 +57,7 @@ def _methods(tree: ast.Module) -> Iterator[Function]:
             yield from (child for child in node.body if isinstance(child, Function))
 
 
-def _in_method(method: Function, text: str, offsets: "_Offsets") -> Iterator[Dereference]:
+def _in_method(method: Function, text: str, offsets: Offsets) -> Iterator[Dereference]:
     end = offsets.end(method)
     for statement in method.body:
         for node in ast.walk(statement):
@@ -89,31 +89,3 @@ def _attributes(statement: ast.stmt) -> Iterator[ast.Attribute]:
         if isinstance(node, ast.Attribute):
             yield node
         pending += ast.iter_child_nodes(node)
-
-
-class _Offsets:
-    """Python's positions, lines from 1 on and columns in UTF-8 bytes, as offsets."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._starts = [0, *(match.end() for match in LINE_END.finditer(text))]
-
-    def start(self, node: ast.expr | ast.stmt) -> int:
-        """Return where a node starts."""
-        return self._offset(node.lineno, node.col_offset)
-
-    def end(self, node: ast.expr | ast.stmt) -> int:
-        """Return where a node ends."""
-        return self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
-
-    def line_start(self, node: ast.stmt) -> int:
-        """Return where the first line of a statement starts."""
-        line = node.lineno
-        if isinstance(node, Function | ast.ClassDef):
-            line = min([line, *(decorator.lineno for decorator in node.decorator_list)])
-        return self._starts[line - 1]
-
-    def _offset(self, line: int, column: int) -> int:
-        start = self._starts[line - 1]
-        head = self._text[start : start + column].encode()[:column]
-        return start + len(head.decode("utf-8", "ignore"))

@@ -13,6 +13,14 @@ class RunError(EvaluationError):
     """The record of a run cannot be gone on with."""
 
 
+class ServerError(EvaluationError):
+    """The language server cannot be asked."""
+
+
+class ProjectError(EvaluationError):
+    """A project cannot be measured on."""
+
+
 class SandboxError(EvaluationError):
     """Generated programs cannot be run here."""
 

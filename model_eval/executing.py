@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self
 
-from model_eval.records import Record
+from model_eval.records import Record, SavedRun
 from model_eval.sandbox import Outcome, Sandbox
 
 
@@ -20,7 +20,7 @@ def digest(program: str) -> str:
     return hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def outcomes(record: Record) -> dict[str, Outcome]:
+def outcomes(record: Record | SavedRun) -> dict[str, Outcome]:
     """Return how the recorded programs ended, by their names."""
     return {
         line["program"]: Outcome(line["error"], line["printed"])

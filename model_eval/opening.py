@@ -5,6 +5,7 @@ It knows nothing of what is measured.
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from lsp_server.completion import Model
@@ -13,7 +14,7 @@ from lsp_server.loading import open_chosen
 from lsp_server.models import exported_folder
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
-from model_export.manifest import DATA_FILE, read_manifest
+from model_export.manifest import DATA_FILE, Manifest, read_manifest
 
 _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers")
 
@@ -26,18 +27,33 @@ def open_model(name: str | None, threads: int | None = None) -> tuple[Model, dic
     Raises:
         ServingError: there is no such model here, or it cannot be run.
     """
-    settings = Settings(model=name, threads=threads)
-    with progress_bar("exporting") as progress:
-        folder = exported_folder(name, progress, settings.device)
-    manifest = read_manifest(folder)
-    model = open_chosen(folder, settings)
+    folder, header = export_of(name, threads)
+    model = open_chosen(folder, Settings(model=name, threads=threads))
     return model, {
+        **header,
+        "kv_cache": model.engine.cache_type,
+        "context_length": model.engine.context_length,
+    }
+
+
+def export_of(name: str | None, threads: int | None = None) -> tuple[Path, dict[str, Any]]:
+    """Return a model's exported folder, and what a header says of it before it is opened.
+
+    Raises:
+        ServingError: there is no such model here.
+    """
+    with progress_bar("exporting") as progress:
+        folder = exported_folder(name, progress, Settings().device)
+    return folder, header_of(read_manifest(folder), threads)
+
+
+def header_of(manifest: Manifest, threads: int | None = None) -> dict[str, Any]:
+    """Return what tells runs of an exported folder from those of others, on this machine."""
+    return {
         "codegen_lsp_version": version("codegen-lsp"),
         "model": manifest.source.name,
         "precision": manifest.precision,
         "device": manifest.device,
-        "kv_cache": model.engine.cache_type,
-        "context_length": model.engine.context_length,
         "threads": threads or default_threads(),
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.files[DATA_FILE].sha256,

@@ -7,6 +7,7 @@ recorded.
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,32 @@ class Record:
             with self._path.open("r+b") as file:
                 file.truncate(len(whole))
         return lines
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a record says was measured, and its whole lines."""
+
+    settings: dict[str, Any]
+    lines: list[dict[str, Any]]
+
+
+def read_record(path: Path) -> SavedRun:
+    """Return what is recorded, perhaps while a run goes on; nothing is changed.
+
+    Raises:
+        RunError: there is no record.
+    """
+    try:
+        data = path.read_bytes()
+        header, *lines = map(json.loads, data[: data.rfind(b"\n") + 1].splitlines())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is no record of a run; name another file") from error
+    if not isinstance(header, dict):
+        raise RunError(f"{path} is no record of a run; name another file")
+    return SavedRun(header, lines)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

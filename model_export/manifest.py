@@ -76,9 +76,11 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write ``manifest.json`` into ``folder``."""
+    """Write ``manifest.json`` into ``folder``, where an older one stays until it is whole."""
     text = json.dumps(manifest.to_json(), indent=2) + "\n"
-    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    partial = folder / f".{MANIFEST_FILE}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(folder / MANIFEST_FILE)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -61,7 +61,7 @@ class Precision:
 
 
 # Chosen by bits per byte and argmax agreement on code that the embedded model never saw,
-# and by speed at 350M; benchmarks/precisions.py repeats it, the README has the table.
+# and by speed at 350M; `codegen-lsp eval precisions` repeats it, the README has the table.
 _INT8 = Quantization(bits=8, block_size=128)
 # Smaller blocks lose less (of 32: 1.1 % instead of 1.7), and decode a third more slowly.
 # Zero points gain nothing (of 32: 1.4 %), with the range of each block by least squares;

@@ -32,9 +32,12 @@ ORDER = {
         "__main__",
     ],
     "model_eval": [
-        "__init__", "errors", "scores", "dereferences", "judge", "packages", "records",
-        "opening", "generating", "guest", "sandbox", "executing", "humaneval", "mtpb",
-        "mtpb_answers", "mtpb_report", "steering", "report", "plots", "commands",
+        "__init__", "errors", "scores", "offsets", "dereferences", "judge", "packages",
+        "checkpoints", "records", "opening", "generating", "guest", "sandbox", "executing",
+        "humaneval", "mtpb", "mtpb_answers", "mtpb_report", "steering", "report", "plots",
+        "commands", "bits", "holes", "hole_scores", "project", "editor", "hole_run",
+        "prompt_perplexity", "precisions", "source_tables", "source_commands", "paper", "page",
+        "page_sections", "page_command",
     ],
 }  # fmt: skip
 
@@ -57,6 +60,7 @@ ONLY = {
         "lsp_server.server",
         "lsp_server.turn_actions",
         "lsp_server.turn_hints",
+        "model_eval.editor",
     },
     "ml_dtypes": {"model_export.checkpoint", "model_export.torch_bin"},
     "onnx": {"model_export.graph"},
@@ -83,13 +87,18 @@ ONLY = {
         "model_export.exporting",
         "model_export.pypi",
     },
-    "pyflakes": {"lsp_server.check_names", "model_eval.steering"},
+    "pyflakes": {
+        "lsp_server.check_names",
+        "model_eval.hole_scores",
+        "model_eval.steering",
+    },
     "pygments": {"lsp_server.language_lines"},
     "pygls": {
         "lsp_server.protocol",
         "lsp_server.server",
         "lsp_server.turn_actions",
         "lsp_server.turn_hints",
+        "model_eval.editor",
     },
     "rich": {"lsp_server.terminal"},
     "safetensors": {"model_export.checkpoint"},
