@@ -124,7 +124,13 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
         # What begins with a slash is a comment.
         no_code += b"/"
     turn = turn_at(reading.turns, offset)
-    if turn and not line_before.strip() and _has_none_yet(turn, text, line_start, line_end):
+    is_blank = not line_before.strip()
+    if (
+        turn
+        and is_blank
+        and _is_claimed(turn, text, line_start, line_before)
+        and _has_none_yet(turn, text, line_start, line_end)
+    ):
         indent = turn.indent if turn.indent.startswith(line_before) else line_before
         return replace(
             plan,
@@ -136,9 +142,22 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
             not_first=_INDENTATION + no_code + (_NO_PYTHON_PROGRAM if plan.is_python else b""),
         )
     not_first = b""
-    if not line_before.strip():
+    if is_blank:
         not_first = _INDENTATION + no_code if line_before else no_code
     return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
+
+
+def _is_claimed(turn: Turn, text: str, line_start: int, line_before: str) -> bool:
+    """Tell whether a blank line is the turn's by its indentation.
+
+    A line that is indented less than the comment begins something else. An empty line is
+    not indented yet; it is the comment's where it is near, and a class with a docstring is
+    whole.
+    """
+    if line_before:
+        return line_before.startswith(turn.indent)
+    n_between = text.count("\n", turn.prompt_end, line_start)
+    return not turn.indent or n_between <= (0 if turn.is_of_class else 1)
 
 
 def _has_none_yet(turn: Turn, text: str, line_start: int, line_end: int) -> bool:

@@ -147,8 +147,8 @@ def write_turn(
 
 def _next_turn(text: str, language_id: str, passed: int, n_stale: int) -> Turn | None:
     for turn in read_turns(text, language_id):
-        is_stale = len(text) - turn.start <= n_stale
-        if turn.start >= passed and (is_stale or not turn.has_program):
+        is_stale = turn.has_program and len(text) - turn.start <= n_stale
+        if turn.start >= passed and (is_stale or turn.wants_program):
             return turn
     return None
 

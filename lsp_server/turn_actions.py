@@ -156,7 +156,7 @@ class TurnActions:
         offers = []
         if here is not None and not here.has_program:
             offers.append(("Write this turn", WRITE_TURN, rewrite))
-        if any(turn.start >= start and not turn.has_program for turn in turns):
+        if any(turn.start >= start and turn.wants_program for turn in turns):
             offers.append(("Write all turns below", WRITE_ALL_TURNS, rewrite))
         if here is not None and here.has_program:
             offers.append(("Write this turn anew", REWRITE_TURN, rewrite))
@@ -191,7 +191,7 @@ class TurnActions:
         while True:
             document = self._document(run)
             turns = self._turns(document)
-            left = [turn for turn in turns if turn.start >= passed and not turn.has_program]
+            left = [turn for turn in turns if turn.start >= passed and turn.wants_program]
             if not left:
                 return
             run.begin_next(len(left))

@@ -1,6 +1,7 @@
 """The turns of a text: comments that state a step, and the code that follows.
 
-In Python the docstring of a function or a class states one too.
+In Python the docstring of a function or a class states one too; that of a class can be all
+of it.
 
 Pure, and read anew from each text: a buffer is the whole state of its conversation.
 A Python text is read in blocks, and those that were read lately are not read again, so
@@ -83,6 +84,13 @@ class Turn:
     prompt_spans: tuple[tuple[int, int], ...]
     """Where the prompt's own words lie, line by line."""
     has_program: bool
+    is_of_class: bool = False
+    """Whether it is the docstring of a class, which is whole without more."""
+
+    @property
+    def wants_program(self) -> bool:
+        """Tell whether a program is missing."""
+        return not (self.has_program or self.is_of_class)
 
 
 class _Role(Enum):
@@ -100,6 +108,7 @@ class _Run(NamedTuple):
     lines: list[Line]
     spans: tuple[tuple[int, int], ...] = ()
     """Where the words of a prompt lie."""
+    is_of_class: bool = False
 
 
 class _Stretch(NamedTuple):
@@ -273,7 +282,9 @@ def _stretches(text: str, runs: Iterator[_Run]) -> tuple[_Stretch, ...]:
         if run.role is _Role.PROMPT:
             end = _next_start(text, run.lines[-1])
             prompt = "\n".join(text[start:end] for start, end in run.spans)
-            turn = Turn(first.start, end, end, first.indent, prompt, run.spans, False)
+            turn = Turn(
+                first.start, end, end, first.indent, prompt, run.spans, False, run.is_of_class
+            )
         stretches.append(_Stretch(run.role, is_code, width, first.start, turn))
     return tuple(stretches)
 
@@ -351,7 +362,8 @@ def _docstring(text: str, lines: list[Line], header: Line, index: int) -> _Run |
         own = text[first : min(line.end, match.end("words"))]
         first += len(own) - len(own.lstrip())
         spans.append((first, first + len(own.strip())))
-    return _Run(_Role.PROMPT, run, _without_empty_ends(spans))
+    is_of_class = header.content.startswith("class ")
+    return _Run(_Role.PROMPT, run, _without_empty_ends(spans), is_of_class)
 
 
 def _next_nonblank(lines: list[Line], index: int) -> int:
@@ -494,6 +506,7 @@ def _turn(draft: _Draft) -> Turn:
         prompt=turn.prompt,
         prompt_spans=tuple((base + start, base + end) for start, end in turn.prompt_spans),
         has_program=draft.has_program,
+        is_of_class=turn.is_of_class,
     )
 
 

@@ -130,7 +130,6 @@ def test_silence(marked: str, silence: str) -> None:
     [
         ("# Do it.\n$0", "x = 1\nif x:\n    y = 2"),
         ("def f():\n    # Do it.\n$0", "    x = 1\n    if x:\n        y = 2"),
-        ("def f():\n    # Do it.\n  $0", "  x = 1\n    if x:\n        y = 2"),
         ("def f():\n    # Do it.\n    $0", "x = 1\n    if x:\n        y = 2"),
         ("def f():\n    # Do it.\n\n\n    $0\n\ny = 1\n", "x = 1\n    if x:\n        y = 2"),
         ("def f():\n\t# Do it.\n\t$0", "x = 1\n\tif x:\n\t\ty = 2"),
