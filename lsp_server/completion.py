@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.drafting import DraftSources, PromptLookup
+from lsp_server.indentation import cut_misplaced, is_tabbed, with_tabs
 from lsp_server.infill import InfillTokens, build_infill_prompt, n_prefix_tokens
 from lsp_server.language_lines import read_lines
+from lsp_server.overlap import cut_overlap, cut_repeated_lines, cut_words
 from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
 from lsp_server.python_lines import LineKind
@@ -21,15 +23,10 @@ from lsp_server.repetition import Loop
 from lsp_server.steering import NameSource, Steering
 from lsp_server.truncation import (
     cut_line,
-    cut_misplaced,
-    cut_overlap,
-    cut_repeated_lines,
     cut_statement,
     cut_turn,
-    is_tabbed,
     is_talk,
     whole_statements,
-    with_tabs,
 )
 from lsp_server.turns import Turn, read_turns, turn_at
 
@@ -581,12 +578,12 @@ def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
 
 def _fitted(plan: Plan, generated: str) -> str:
     """Return the text without what the buffer holds already after the cursor."""
-    text, follows = generated.rstrip(), plan.text_after.lstrip()
+    text = generated.rstrip()
     if plan.rule is Rule.LINE:
-        after = plan.line_after.strip()
-        if not after and follows[:1] in ")]}":
-            after = follows[:1]
-        text = cut_overlap(text, after)
+        if plan.open_brackets is None:
+            text = cut_words(text, plan.line_after)
+        else:
+            text = cut_overlap(text, plan.text_after, plan.open_brackets, plan.language_id)
         if not plan.line_before.strip() and (plan.line_before or plan.line_after.strip()):
             # The line has its indentation.
             text = text.lstrip(" \t")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from lsp_server.language_lines import C_LANGUAGES, is_read, scan
+from lsp_server.overlap import open_brackets
 from lsp_server.packing import OpenFile, imported
 from lsp_server.positions import line_of
 from lsp_server.python_lines import Place
@@ -69,6 +70,8 @@ class Plan:
     """Where the last statement without indentation starts in the text before."""
     indent: str = ""
     """The indentation that a turn's program must have."""
+    open_brackets: str | None = None
+    """Those that are open at the cursor, the outermost first; None among words."""
     above: str = ""
     """What the text imports from open files."""
     not_first: bytes = b""
@@ -103,7 +106,7 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
         return "the cursor is inside a word"
     language_id = snapshot.language_id
     if not is_read(language_id):
-        return plan
+        return replace(plan, open_brackets=open_brackets(line_before, language_id))
     reading = read(text, language_id)
     here = scan(text[reading.line_start_before(line_start) : offset], language_id)
     if here.place is not Place.CODE and not in_comments:
@@ -113,7 +116,12 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
         # Words are no code, so that nothing is cut for looking like words.
         return plan
     statement_start = reading.statement_start_before(line_start)
-    plan = replace(plan, language_id=language_id, statement_start=statement_start)
+    plan = replace(
+        plan,
+        language_id=language_id,
+        statement_start=statement_start,
+        open_brackets=here.open_brackets,
+    )
     if plan.is_python and snapshot.open_files:
         above = imported(plan.before, snapshot.uri, snapshot.open_files)
         plan = replace(plan, above=above)

@@ -79,9 +79,15 @@ class Scan(NamedTuple):
 
     lines: list[Line]
     place: Place
-    n_open_brackets: int
+    open_brackets: str
+    """Those that are open at the end, the outermost first."""
     outside: list[int]
     """Where lines start that begin in none of all these; a scan from there ends as this one."""
+
+    @property
+    def n_open_brackets(self) -> int:
+        """How many brackets are open at the end."""
+        return len(self.open_brackets)
 
 
 @lru_cache
@@ -94,7 +100,8 @@ def scan(text: str) -> Scan:
     """Scan a Python text from its beginning; any text has a scan."""
     lines: list[Line] = []
     place = Place.CODE
-    n_open = position = line_start = 0
+    open_brackets = ""
+    position = line_start = 0
     starts_inside = False
     while match := _SPECIAL.match(text, position):
         kind = str(match.lastgroup)
@@ -103,23 +110,23 @@ def scan(text: str) -> Scan:
             end_at = start + 1 if kind == "join" else start
             lines.append(_line(text, line_start, end_at, end_at, starts_inside))
             line_start = position
-            if n_open and _STATEMENT.match(text, position):
-                n_open = 0
-            starts_inside = kind == "join" or n_open > 0
+            if open_brackets and _STATEMENT.match(text, position):
+                open_brackets = ""
+            starts_inside = kind == "join" or open_brackets != ""
         elif kind == "open":
-            n_open += 1
+            open_brackets += match[kind]
         elif kind == "close":
-            n_open = max(0, n_open - 1)
+            open_brackets = open_brackets[:-1]
         elif kind == "comment":
             if position == len(text):
                 lines.append(_line(text, line_start, position, start, starts_inside))
-                return Scan(lines, Place.COMMENT, n_open, _outside(lines))
+                return Scan(lines, Place.COMMENT, open_brackets, _outside(lines))
             end = LINE_END.match(text, position)
             lines.append(_line(text, line_start, position, start, starts_inside))
             line_start = position = end.end() if end else position
-            if n_open and _STATEMENT.match(text, position):
-                n_open = 0
-            starts_inside = n_open > 0
+            if open_brackets and _STATEMENT.match(text, position):
+                open_brackets = ""
+            starts_inside = open_brackets != ""
         elif kind == "quote":
             end = _STRING_ENDS[match[kind]].match(text, position)
             string_start, position = position, end.end() if end else len(text)
@@ -130,7 +137,7 @@ def scan(text: str) -> Scan:
                 lines.append(_line(text, line_start, newline_at, newline_at, starts_inside))
                 line_start, starts_inside = newline.end(), True
     lines.append(_line(text, line_start, len(text), len(text), starts_inside))
-    return Scan(lines, place, n_open, _outside(lines))
+    return Scan(lines, place, open_brackets, _outside(lines))
 
 
 def _outside(lines: list[Line]) -> list[int]:

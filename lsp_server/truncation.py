@@ -5,16 +5,12 @@ that a generation can stop as soon as it is.
 """
 
 import re
-from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from keyword import iskeyword
 
 from lsp_server.language_lines import C_LANGUAGES, JAVASCRIPT, balance_of, read_lines, scan
 from lsp_server.python_lines import Line, LineKind, Place, width_of
 
-_STRING_OR_BRACKET = re.compile(r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[()\[\]{}]""")
-_LONGEST_OVERLAP = 1000
-"""Characters after the cursor that a completion can have in common with it."""
 _CLAUSES = ("elif", "else", "except", "finally", "case")
 _SLASHED_CLAUSES = {
     "if": ("else",),
@@ -29,7 +25,6 @@ _UNFINISHED = re.compile(r"(?:(?<!\+)\+|(?<!-)-|[*/%&|^<>=!~,.?(\[{]|:)$")
 _BRACELESS = re.compile(r"(?:\W*else|(?:\W*else )?(?:if|for|while)\b.*\)|@[\w.]+(?:\(.*\))?)$")
 _GOES_ON = re.compile(r"[.?:&|]")
 _END_MARK = re.compile(r"<\|endoftext\|>|\n\n\n")
-_SPACED = re.compile(r"(?<=\n)\t*(?: {4})+")
 _FENCE = "```"
 _LIST_MARK = re.compile(r"^(?:[*-]|\d+\.) ")
 _FIRST_WORDS = re.compile(r"[A-Z]\w*(?:(?<=\w\w\w)'s)?(?: \w+)+")
@@ -119,148 +114,6 @@ def cut_statement(before: str, generated: str, language_id: str = "python") -> s
         first = last = line
         n_blank = 0
     return None
-
-
-def cut_overlap(generated: str, after: str) -> str:
-    """Return a line without the brackets and the text that stand after it already."""
-    after = after[:_LONGEST_OVERLAP]
-    closed_at = _unmatched_bracket(after)
-    if closed_at is not None:
-        generated, after = generated[: _unmatched_bracket(generated)], after[:closed_at]
-    for length in range(min(len(generated), len(after)), 0, -1):
-        splits_word = _is_in_word(generated, len(generated) - length) or _is_in_word(
-            after, length
-        )
-        if generated.endswith(after[:length]) and not splits_word:
-            kept = generated[:-length]
-            again = cut_overlap(kept.rstrip(), after)
-            return kept if again == kept.rstrip() else again
-    return generated
-
-
-def cut_repeated_lines(generated: str, after: str, *, starts_line: bool = True) -> str:
-    """Return a text without the lines at its end that stand after it already.
-
-    Blank lines do not count, nor does the indentation of a first line that is only the
-    rest of one: a ``return`` further in is another statement than the one below.
-    """
-    lines, ends = [], []
-    end = -1
-    for line in generated.split("\n"):
-        end += len(line) + 1
-        if line.strip():
-            lines.append(line.rstrip())
-            ends.append(end)
-    nonblank = (line.rstrip() for line in after.split("\n") if line.strip())
-    follows = list(islice(nonblank, len(lines)))
-    n_kept = len(lines)
-
-    def stands(kept: list[str], start: int) -> bool:
-        ours, theirs = kept[start:], follows[: len(kept) - start]
-        if not start and theirs and not starts_line:
-            ours, theirs = ([lines[0].lstrip(), *lines[1:]] for lines in (ours, theirs))
-        return ours == theirs
-
-    while n_kept:
-        starts = (start for start in range(n_kept) if stands(lines[:n_kept], start))
-        start = next(starts, n_kept)
-        if start == n_kept:
-            return generated if n_kept == len(lines) else generated[: ends[n_kept - 1]]
-        n_kept = start
-    return ""
-
-
-def is_tabbed(text: str) -> bool:
-    """Tell whether a text is indented by tabs rather than by spaces."""
-    return text.count("\n\t") > text.count("\n ")
-
-
-def with_tabs(generated: str) -> str:
-    """Return a text with a tab for each four spaces that its lines are indented by."""
-    return _SPACED.sub(lambda match: "\t" * len(match.group().replace("    ", "\t")), generated)
-
-
-def cut_misplaced(
-    before: str, generated: str, after: str, *, tabbed: bool = False, top: int = 0
-) -> str:
-    """Return a Python text up to where all is indented right, and what comes after it too.
-
-    A line has the indentation of a block that is open, or a deeper one below a line that
-    opens a block. A header that would be left without its block loses its colon where it
-    was begun before the cursor, and goes where it was not. A bracket that is closed below
-    stays open. Nobody looks above ``top``, where a statement without indentation starts.
-    """
-    wrong = " " if tabbed else "\t"
-    before = before[top:]
-    start, end = len(before), len(before) + len(generated)
-    line_before = before.rpartition("\n")[2]
-    # The indentations of the blocks that are open, and whether another must be opened.
-    blocks: list[str] = [""]
-    opens = False
-    ends: list[tuple[int, list[str], bool]] = []
-    following: str | None = None
-    is_right, is_begun = True, False
-    for first, last in _logical_lines(before + generated + after):
-        if first.start >= end and (first.start > end or not generated):
-            following = first.indent
-            break
-        if last.end > start:
-            if not ends:
-                is_begun = before[first.start :].strip() != ""
-                ends.append((start, blocks, opens))
-            # Where a person has begun a line is right.
-            is_given = first.start < start and (is_begun or first.indent == line_before)
-            fits = _fits(first.indent, blocks, opens) and wrong not in first.indent
-            is_right = is_right and (is_given or fits)
-        width = width_of(first.indent)
-        blocks = [*(block for block in blocks if width_of(block) < width), first.indent]
-        opens = last.content.endswith(":")
-        if ends and is_right:
-            ends.append((min(last.end, end), blocks, opens))
-    if not ends:
-        return generated
-    _, blocks, opens = ends[0]
-    if is_begun:
-        blocks, opens = ends[1][1], before.rstrip().endswith(":")
-    # What comes next was inside the brackets that are open at the cursor.
-    is_open = is_begun and scan(before, "python").n_open_brackets > 0
-    fitted_before = is_open or (following is not None and _fits(following, blocks, opens))
-    for cut, blocks, opens in reversed(ends[1:]):
-        if following is None:
-            fits = not opens
-        else:
-            fits = _fits(following, blocks, opens) or not (opens or fitted_before)
-        if fits:
-            is_whole = is_right and cut == ends[-1][0]
-            return generated if is_whole else generated[: cut - start]
-    if not is_begun:
-        return ""
-    cut, blocks, opens = ends[1]
-    header = generated[: cut - start].rstrip()
-    if opens and (following is None or following in blocks or not fitted_before):
-        return header.removesuffix(":")
-    return header[: _unmatched_bracket(header)] if is_open else ""
-
-
-def _logical_lines(text: str) -> Iterator[tuple[Line, Line]]:
-    """Yield the first and the last line of each statement's header or whole."""
-    first = last = None
-    for line in read_lines(text, "python"):
-        if line.kind is LineKind.CODE:
-            if first and last:
-                yield first, last
-            first = last = line
-        elif line.kind is LineKind.INSIDE:
-            last = line
-    if first and last:
-        yield first, last
-
-
-def _fits(indent: str, blocks: list[str], opens: bool) -> bool:
-    """Tell whether a line can have an indentation."""
-    if opens:
-        return indent.startswith(blocks[-1]) and width_of(indent) > width_of(blocks[-1])
-    return indent in blocks
 
 
 def is_talk(line: str) -> bool:
@@ -449,20 +302,3 @@ def _may_become_clause(line: Line) -> bool:
 def _first_word(line: Line) -> str:
     match = re.match(r"\w+", line.content)
     return match.group() if match else ""
-
-
-def _unmatched_bracket(line: str) -> int | None:
-    """Return where the first bracket is closed that is not opened on the line."""
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(line):
-        if match.group() in "([{":
-            depth += 1
-        elif match.group() in ")]}":
-            if depth == 0:
-                return match.start()
-            depth -= 1
-    return None
-
-
-def _is_in_word(text: str, offset: int) -> bool:
-    return re.fullmatch(r"\w\w", text[max(0, offset - 1) : offset + 1]) is not None

@@ -21,7 +21,7 @@ ORDER = {
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
         "acceptance", "scheduler", "power", "environment", "documents", "python_lines",
-        "language_lines", "truncation", "turns", "notebooks", "packing", "plan", "repair",
+        "language_lines", "overlap", "indentation", "truncation", "turns", "notebooks", "packing", "plan", "repair",
         "repetition", "known_names", "steering", "prompt", "infill", "drafting", "completion",
         "confidence", "answers", "synthesis", "staleness", "tokenizer", "session", "engine",
         "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_script",

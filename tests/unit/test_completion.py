@@ -208,6 +208,20 @@ def test_what_is_inserted(marked: str, script: str, expected: str) -> None:
         ("x = $0\ny = 2\n", " y\n", "y"),
         ("x = $0+ 1", " y + 1\n", "y "),
         ("f($0)", "()\n", ""),
+        ("x = foo(\n    bar(b$0\n)\n", ", c),\n)\n", ", c),"),
+        ("x = [foo(b$0]\n", ", c)]\n", ", c)"),
+        ("x = {'a': foo(b$0\n}\n", ", c)}\n", ", c)"),
+        ("x = (foo(b$0)\n", ", c))\n", ", c)"),
+        ("x = (foo(b$0))\n", ", c))\n", ", c"),
+        ("s.filter(partial$0))\n", "(a, b)))\n", "(a, b"),
+        ("def f(x):\n    return $0x\n", "foo\n", ""),
+        ("def f(s):\n    return $0s.value\n", "int(s.value)\n", "int("),
+        ("x = foo$0, b)\n", "(a, b)\n", "(a"),
+        ("x = foo$0, b)\n", ".bar(a)(a, b)\n", ".bar(a)(a"),
+        ("x = $0  # comment\n", "1  # other\n", "1"),
+        ("x = $0 + 1\n", "y  # other\n", "y"),
+        ("x = f($0)  # :)\n", "a)\n", "a"),
+        ("print($0x)\n", '"the x is", x)\n', '"the x is", '),
         ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", "\n    a = 1"),
         ("# Do it.\n$0\n\nx = 1\n", "y = 1\nx = 1\n#", "y = 1"),
         ("if x:\n    $0\nreturn\n", "return\n", "return"),
@@ -238,6 +252,25 @@ def test_what_follows_is_not_written_again(marked: str, script: str, expected: s
 def test_instruct_models_do_not_talk(marked: str, script: str, expected: str) -> None:
     """A fence ends the code and never begins it, and no sentence is offered as code."""
     assert inserted(marked, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        ("javascript", "function f() {\n  foo(a$0\n}\n", ", b);\n}\n", ", b);"),
+        ("javascript", "it(() => {\n  foo(a$0\n});\n", ", b);\n});\n", ", b);"),
+        ("javascript", "foo(a$0); // :)\n", ", b); // x\n", ", b"),
+        ("go", "func f() {\n\treturn x(a$0\n}\n", ", b)\n}\n", ", b)"),
+        ("ruby", "f do\n  puts(a$0)\nend\n", ", b)\n", ", b"),
+        ("ruby", "f {\n  puts(a$0\n}\n", ", b)\n", ", b)"),
+    ],
+)
+def test_brackets_of_other_languages(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """A block's brace below closes no bracket of the line."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert [candidate.insert_text for candidate in completion.candidates] == [expected]
 
 
 def test_markdown_keeps_its_fences() -> None:

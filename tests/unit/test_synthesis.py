@@ -63,7 +63,10 @@ def named(prompt: str) -> str:
         ("# a\ndef f():\n\t# b\n\n# c\n", "# a\ndef f():\n\t# b\n\tb = 1\n\n# c\nc = 1\n"),
         ("# a\n  \n\t\n", "# a\na = 1\n"),
         ("x = 1\n", "x = 1\n"),
-        ('class E(Exception):\n    """Raised."""\n', 'class E(Exception):\n    """Raised."""\n'),
+        (
+            'class E(Exception):\n    """Raised."""\n',
+            'class E(Exception):\n    """Raised."""\n',
+        ),
         ("", ""),
     ],
 )
