@@ -259,7 +259,7 @@ def standing(snapshot: Snapshot, draft: Draft) -> Completion:
     plan = draft.plan
     text = ""
     if plan is not None and plan.rule is not Rule.LINE:
-        text = _fitted(plan, whole_statements(draft.written, plan.language_id))
+        text = _fitted(plan, _whole(plan, draft.written))
     if plan is None or not text:
         rule = plan.rule if plan is not None else None
         return Completion(rule=rule, silence=UNFINISHED, is_whole=False)
@@ -510,7 +510,7 @@ def _generate(
             draft.free_log_probabilities.append(log_probability)
             end = _cut(plan, written, n_typed) if left is None else ""
             if left is not None and plan.rule is not Rule.LINE:
-                end = whole_statements(left[n_typed:], plan.language_id)
+                end = _whole(plan, left[n_typed:])
             once = draft.token_ids[: loop.n_once]
             if (
                 left is not None
@@ -535,14 +535,15 @@ def _generate(
                 yield
                 return
         yield
-    if n_left > 0:
-        # The model ended the text, and so whatever it was writing.
-        end = _cut(plan, written + "\n", n_typed)
-        draft.text = written[n_typed:] if end is None else end
-    elif not filters:
+    # Where the model ended the text, its last line is whole.
+    ended = written + "\n" if n_left > 0 else written
+    end = _cut(plan, ended, n_typed) if n_left > 0 else None
+    if end is not None:
+        draft.text = end
+    elif not filters or (stop is not None and stop.is_set()):
         draft.text = written[n_typed:]
     elif plan.rule is not Rule.LINE:
-        draft.text = whole_statements(written[n_typed:], plan.language_id)
+        draft.text = _whole(plan, ended[n_typed:])
 
 
 def _n_typed(plan: Plan, prompt: Prompt) -> int:
@@ -570,10 +571,17 @@ def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
             program = cut_turn(written, plan.indent, plan.language_id)
             return None if program is None else program[n_typed:]
         case Rule.STATEMENT:
-            return cut_statement(plan.line_before, written[n_typed:], plan.language_id)
+            rest = written[n_typed:]
+            return cut_statement(plan.line_before, rest, plan.language_id, below=plan.below)
         case Rule.LINE:
             line = cut_line(written[n_typed:])
             return "" if line and plan.is_python and is_talk(line.lstrip()) else line
+
+
+def _whole(plan: Plan, written: str) -> str:
+    """Return what is written of an unfinished text up to its last whole statement."""
+    typed = plan.line_before if plan.rule is Rule.STATEMENT else ""
+    return whole_statements(typed + written, plan.language_id)[len(typed) :]
 
 
 def _fitted(plan: Plan, generated: str) -> str:
@@ -587,6 +595,8 @@ def _fitted(plan: Plan, generated: str) -> str:
         if not plan.line_before.strip() and (plan.line_before or plan.line_after.strip()):
             # The line has its indentation.
             text = text.lstrip(" \t")
+    if plan.rule is Rule.TURN:
+        text = _whole(plan, text + "\n").rstrip()
     is_first = not plan.line_before.strip()
     typed = plan.line_before if is_first else ""
     text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from lsp_server.language_lines import C_LANGUAGES, is_read, scan
+from lsp_server.language_lines import C_LANGUAGES, is_read, read_lines, scan
 from lsp_server.overlap import open_brackets
 from lsp_server.packing import OpenFile, imported
 from lsp_server.positions import line_of
-from lsp_server.python_lines import Place
+from lsp_server.python_lines import Line, Place
 from lsp_server.turns import Turn, read, turn_at
 
 _BEFORE_WINDOW = 1 << 18
@@ -19,6 +19,8 @@ _AFTER_WINDOW = 1 << 16
 _WINDOW_STEP = 1 << 16
 """Characters around the cursor that are looked at, so that work has a bound; the window
 moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
+_BELOW_CHARACTERS = 2048
+"""So much of what follows the cursor is looked at for where the next line of code begins."""
 _LONGEST_LINE = 1000
 """Characters; in a longer line only the rest of it is completed."""
 _NO_CODE = b"\r\n`"
@@ -72,6 +74,8 @@ class Plan:
     """The indentation that a turn's program must have."""
     open_brackets: str | None = None
     """Those that are open at the cursor, the outermost first; None among words."""
+    below: Line | None = None
+    """The next line of code."""
     above: str = ""
     """What the text imports from open files."""
     not_first: bytes = b""
@@ -152,7 +156,13 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
     not_first = b""
     if is_blank:
         not_first = _INDENTATION + no_code if line_before else no_code
-    return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
+    below = read_lines(plan.text_after[:_BELOW_CHARACTERS], language_id)[1:]
+    return replace(
+        plan,
+        rule=Rule.STATEMENT,
+        not_first=not_first,
+        below=next((line for line in below if line.content), None),
+    )
 
 
 def _is_claimed(turn: Turn, text: str, line_start: int, line_before: str) -> bool:

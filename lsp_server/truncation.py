@@ -52,21 +52,27 @@ def cut_turn(generated: str, indent: str, language_id: str = "python") -> str | 
     """Return the program of a turn whose comment is indented by ``indent``.
 
     It ends where the code leaves that indentation, at the next comment of it, where the
-    model talks, and in Python where ``truncate`` cuts; in other languages at a bracket
-    that it did not open and before two blank lines.
+    model talks, and in Python where ``truncate`` cuts, but for lines inside strings and
+    brackets, which the published function cuts too; in other languages at a bracket that it
+    did not open and before two blank lines.
     """
     if language_id != "python":
         return _cut_slashed_turn(generated, indent, language_id)
     width = width_of(indent)
     end = len(generated)
+    marked = generated
     for line in read_lines(generated, language_id):
+        if line.kind is LineKind.INSIDE:
+            # With the newline before it, so that it is no line and begins with no mark.
+            start = line.start - 1
+            marked = marked[:start] + "x" * (line.end - start) + marked[line.end :]
         line_width = width_of(line.indent)
         leaves = line.kind is LineKind.CODE and (line_width < width or is_talk(line.content))
         if leaves or (line.kind is LineKind.COMMENT and line_width <= width):
             end = line.start
             break
-    program = truncate(generated[:end], indent)
-    return program if len(program) < len(generated) else None
+    length = len(truncate(marked[:end], indent))
+    return generated[:length] if length < len(generated) else None
 
 
 def cut_line(generated: str) -> str | None:
@@ -75,14 +81,17 @@ def cut_line(generated: str) -> str | None:
     return line if newline else None
 
 
-def cut_statement(before: str, generated: str, language_id: str = "python") -> str | None:
+def cut_statement(
+    before: str, generated: str, language_id: str = "python", *, below: Line | None = None
+) -> str | None:
     """Return the rest of the statement that begins with ``before``, part of one line.
 
     A statement that opens a block ends with the block and the clauses that belong to it,
-    before two blank lines, and where the model talks.
+    before two blank lines, and where the model talks. Where ``below``, the next line of
+    code, is that block already, it ends before it.
     """
     if language_id != "python":
-        return _cut_slashed_statement(before, generated, language_id)
+        return _cut_slashed_statement(before, generated, language_id, below)
     lines = read_lines(before + generated, language_id)
     codes = [i for i, line in enumerate(lines) if line.kind is LineKind.CODE]
     if not codes:
@@ -100,7 +109,7 @@ def cut_statement(before: str, generated: str, language_id: str = "python") -> s
             continue
         if first is header:
             opens_block = last.content.endswith(":") or header.content.startswith("@")
-        if not opens_block:
+        if not opens_block or (first is header and _is_block_of(header, below)):
             return generated[: last.end - len(before)]
         if line.kind is LineKind.BLANK:
             n_blank += line is not lines[-1]
@@ -194,9 +203,12 @@ def _cut_slashed_turn(generated: str, indent: str, language_id: str) -> str | No
     return generated[:end] if end < len(generated) else None
 
 
-def _cut_slashed_statement(before: str, generated: str, language_id: str) -> str | None:
+def _cut_slashed_statement(
+    before: str, generated: str, language_id: str, below: Line | None
+) -> str | None:
     lines = read_lines(before + generated, language_id)
     header = ""
+    has_block = False
     clauses: tuple[str, ...] = ()
     n_open = n_blank = 0
     last_end = 0
@@ -223,6 +235,7 @@ def _cut_slashed_statement(before: str, generated: str, language_id: str) -> str
             return None
         if not header:
             header = content
+            has_block = _is_block_of(line, below)
             word = re.search(r"\w+", header)
             if word and language_id != "go":
                 clauses = _SLASHED_CLAUSES.get(word.group(), ())
@@ -238,6 +251,8 @@ def _cut_slashed_statement(before: str, generated: str, language_id: str) -> str
         is_inside = next_line.kind is LineKind.INSIDE and not _is_directive(
             next_line.content, language_id
         )
+        if has_block and not is_inside:
+            return generated[: max(0, last_end - len(before))]
         may_end = is_whole and not is_inside
         is_known = line.content.endswith(";") or language_id not in JAVASCRIPT
         if may_end and is_known and not clauses:
@@ -247,14 +262,21 @@ def _cut_slashed_statement(before: str, generated: str, language_id: str) -> str
 
 def _whole_slashed_statements(text: str, language_id: str) -> str:
     end = n_open = 0
-    for line in read_lines(text, language_id):
+    is_first = True
+    for line, next_line in pairwise(read_lines(text, language_id)):
         content = line.content
         if not content:
             continue
+        if is_first:
+            # What it closes first was opened before it.
+            content, is_first = content.lstrip(")]};, "), False
         n_open += 0 if _is_directive(content, language_id) else balance_of(content)
         if n_open < 0:
             break
-        if n_open == 0 and _is_whole(content, language_id):
+        goes_on = next_line.kind is LineKind.INSIDE and not _is_directive(
+            next_line.content, language_id
+        )
+        if n_open == 0 and not goes_on and _is_whole(line.content, language_id):
             end = min(line.end + 1, len(text))
     return text[:end]
 
@@ -282,6 +304,13 @@ def _goes_on(content: str, clauses: tuple[str, ...], language_id: str) -> bool:
     if word and word.group() in clauses:
         return True
     return language_id in JAVASCRIPT and _GOES_ON.match(content) is not None
+
+
+def _is_block_of(header: Line, below: Line | None) -> bool:
+    """Tell whether the line below is deeper than a header, or opens its block."""
+    return below is not None and (
+        below.content.startswith("{") or width_of(below.indent) > width_of(header.indent)
+    )
 
 
 def _belongs_to(header: Line, latest: Line, line: Line) -> bool:

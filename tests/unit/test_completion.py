@@ -222,7 +222,9 @@ def test_what_is_inserted(marked: str, script: str, expected: str) -> None:
         ("x = $0 + 1\n", "y  # other\n", "y"),
         ("x = f($0)  # :)\n", "a)\n", "a"),
         ("print($0x)\n", '"the x is", x)\n', '"the x is", '),
-        ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", "\n    a = 1"),
+        ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", ""),
+        ("if $0\n    do()\nelse:\n    x\n", "a > 0:\n    f()\nelse:\n    y\n\nx", "a > 0:"),
+        ("if $0\n    # Do it.\n\ny = 1\n", "a:\n    f()\n\nx", "a:\n    f()"),
         ("# Do it.\n$0\n\nx = 1\n", "y = 1\nx = 1\n#", "y = 1"),
         ("if x:\n    $0\nreturn\n", "return\n", "return"),
         ("if x:\n    $0\n    return\n", "return\n", ""),
@@ -437,6 +439,36 @@ def test_the_limit_leaves_whole_statements(
 ) -> None:
     """What the limit cuts off is never offered in part."""
     assert inserted(marked, script, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        ("python", "x = $0\n", "foo(1\ny = 2\n", ""),
+        ("python", "x = 1\n$0\n", "if x:\n    y = 1\n    z = f(", "if x:\n    y = 1"),
+        ("python", "x = 1\n$0\n", "try:\n    y", ""),
+        ("python", "# Do it.\n$0", "try:\n    x()\n# Next\n", ""),
+        ("python", "# Do it.\n$0", "y = 1\nx = f(\n\n\n", "y = 1"),
+        ("python", "# Do it.\n$0", "y = 1\nif x:\n", "y = 1"),
+        ("python", "# Do it.\n$0", "y = 1\nif x:\n# Next\n", "y = 1"),
+        ("python", "f($0\n", "(x", "x"),
+        ("c", "x = $0\n", "1", ""),
+        ("c", "if (x) {$0\n", "{\n    y;\n}\n", "\n    y;\n}"),
+        ("c", "} else {$0\n", "{\n    y;\n}\n", "\n    y;\n}"),
+        (
+            "java",
+            "class A {\n    // Get.\n    $0\n}\n",
+            "    int x() {\n        return 1;\n    }\n\n    int y() {\n",
+            "int x() {\n        return 1;\n    }",
+        ),
+    ],
+)
+def test_what_the_model_leaves_unfinished_is_not_inserted(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """Where it ends its text, or its turn, only whole statements are offered."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert "".join(c.insert_text for c in completion.candidates) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsp_server.indentation import cut_misplaced
+from lsp_server.language_lines import read_lines
 from lsp_server.overlap import cut_overlap, cut_repeated_lines
 from lsp_server.python_lines import LineKind, scan
 from lsp_server.truncation import (
@@ -127,7 +128,11 @@ def test_truncate_agrees_with_the_published_function() -> None:
         ("x = 1\n", "", None),
         ("x = 1\n# next", "", "x = 1\n"),
         ("if x:\n    # why\n    y\n# next", "", "if x:\n    # why\n    y\n"),
-        ("x = '''\n# text\n'''\ny\n\n\n", "", "x = '''\n"),
+        ("x = '''\n# text\n'''\ny\n\n\n", "", "x = '''\n# text\n'''\ny"),
+        ("x = '''\na\n\n\nb\n'''\n# c", "", "x = '''\na\n\n\nb\n'''\n"),
+        ("x = '''\nprint\nprint\n'''\nprint\n# c", "", "x = '''\nprint\nprint\n'''\nprint\n"),
+        ("x = [\n# a\n1]\n# c", "", "x = [\n# a\n1]\n"),
+        ("x = 1\n'''doc", "", "x = 1\n"),
         ("x = 1\n\n\n", "", "x = 1"),
         ("    x = 1\n", "    ", None),
         ("    x = 1\ny", "    ", "    x = 1\n"),
@@ -144,13 +149,16 @@ def test_truncate_agrees_with_the_published_function() -> None:
         ("    x = 1\n    ```", "    ", "    x = 1\n"),
         ("x = 1\n\nThis code sets x", "", "x = 1\n\n"),
         ("The function returns", "", ""),
-        ("x = '''\n```\n'''\n", "", "x = '''\n```\n"),
+        ("x = '''\n```\n'''\n", "", None),
         ("    x = '''\n```\n'''\n", "    ", None),
         ("x = f(\n    a,\n)\n```", "", "x = f(\n    a,\n)\n"),
     ],
 )
 def test_cut_turn(generated: str, indent: str, expected: str | None) -> None:
-    """A turn's program ends with its scope, at a comment or talk, or where CodeGen cuts."""
+    """A turn's program ends with its scope, at a comment or talk, or where CodeGen cuts.
+
+    But CodeGen cuts inside strings and brackets too.
+    """
     assert cut_turn(generated, indent) == expected
 
 
@@ -196,6 +204,27 @@ def test_cut_turn(generated: str, indent: str, expected: str | None) -> None:
 def test_cut_statement(before: str, generated: str, expected: str | None) -> None:
     """A statement ends with its line, or with its block and the clauses that belong to it."""
     assert cut_statement(before, generated) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "before", "generated", "below", "expected"),
+    [
+        ("python", "if ", "a:\n    b\nelse:\n    c\nd", "    x", "a:"),
+        ("python", "if ", "a:\n    b\n\nd", "x", "a:\n    b"),
+        ("python", "", "if a:\n    b\nc", "    x", "if a:"),
+        ("python", "", "    if a:\n        b\n    d", "    x", "    if a:\n        b"),
+        ("c", "if (a) ", "{\n  b;\n}\n", "  x;", "{"),
+        ("c", "if (a)", " \n{\n  b;\n}\n", "{", " "),
+        ("c", "if (a) ", "{\n  b;\n}\nx;", "x;", "{\n  b;\n}"),
+        ("javascript", "x = ", "a(\n  b)\nc", "  .d()", "a(\n  b)"),
+    ],
+)
+def test_a_block_that_stands_below_is_not_written(
+    language_id: str, before: str, generated: str, below: str, expected: str
+) -> None:
+    """A header that is edited above its block ends with its line."""
+    (line,) = read_lines(below, language_id)
+    assert cut_statement(before, generated, language_id, below=line) == expected
 
 
 @pytest.mark.parametrize(
@@ -357,6 +386,8 @@ def test_cut_statement_of_other_languages(
         ("c", "int f(void)\n", ""),
         ("c", "x;\n}\ny;\n", "x;\n"),
         ("java", 'x = """\n  ;\n', ""),
+        ("c", "} else {\n  x;\n}\n", "} else {\n  x;\n}\n"),
+        ("javascript", "y;\nx = `\n;\n", "y;\n"),
         ("go", "x := 1\ny := f(\n", "x := 1\n"),
         ("go", "x := 1 +\n", ""),
         ("javascript", "x = 1\nif (y)\n", "x = 1\n"),
