@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.drafting import DraftSources, PromptLookup
-from lsp_server.indentation import cut_misplaced, is_tabbed, with_tabs
+from lsp_server.indentation import cut_misplaced, with_tabs
 from lsp_server.infill import InfillTokens, build_infill_prompt, n_prefix_tokens
 from lsp_server.language_lines import read_lines
 from lsp_server.overlap import cut_overlap, cut_repeated_lines, cut_words
@@ -499,7 +499,7 @@ def _generate(
         n_left -= 1
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
-        written = unix(data.decode("utf-8", "ignore"))
+        written = _styled(plan, data, n_typed)
         if is_turn and not filters:
             n_typed = len(plan.line_before) if written.startswith(plan.line_before) else 0
         if steering is not None:
@@ -510,7 +510,7 @@ def _generate(
             draft.free_log_probabilities.append(log_probability)
             end = _cut(plan, written, n_typed) if left is None else ""
             if left is not None and plan.rule is not Rule.LINE:
-                end = _whole(plan, left[n_typed:])
+                end = _whole(plan, _styled(plan, left.encode(), n_typed)[n_typed:])
             once = draft.token_ids[: loop.n_once]
             if (
                 left is not None
@@ -524,7 +524,7 @@ def _generate(
                 n_dropped = len(draft.token_ids) - len(kept)
                 draft.token_ids[len(kept) :] = []
                 draft.free_log_probabilities[-n_dropped:] = []
-                written = unix(tokenizer.decode_bytes(kept).decode("utf-8", "ignore"))
+                written = _styled(plan, tokenizer.decode_bytes(kept), n_typed)
                 draft.written = written[n_typed:]
                 loop = Loop(tokenizer)
                 for known in kept:
@@ -544,6 +544,18 @@ def _generate(
         draft.text = written[n_typed:]
     elif plan.rule is not Rule.LINE:
         draft.text = _whole(plan, ended[n_typed:])
+
+
+def _styled(plan: Plan, data: bytes, n_typed: int) -> str:
+    """Return the text that was written, with newlines and indentation as the file has them.
+
+    The first characters were typed before the cursor, so they stay.
+    """
+    text = unix(data.decode("utf-8", "ignore"))
+    if not plan.is_tabbed:
+        return text
+    is_first = not plan.line_before.strip()
+    return text[:n_typed] + with_tabs(text[n_typed:], starts_line=is_first)
 
 
 def _n_typed(plan: Plan, prompt: Prompt) -> int:
@@ -572,16 +584,19 @@ def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
             return None if program is None else program[n_typed:]
         case Rule.STATEMENT:
             rest = written[n_typed:]
-            return cut_statement(plan.line_before, rest, plan.language_id, below=plan.below)
+            return cut_statement(plan.begun, rest, plan.language_id, below=plan.below)
         case Rule.LINE:
             line = cut_line(written[n_typed:])
             return "" if line and plan.is_python and is_talk(line.lstrip()) else line
 
 
 def _whole(plan: Plan, written: str) -> str:
-    """Return what is written of an unfinished text up to its last whole statement."""
-    typed = plan.line_before if plan.rule is Rule.STATEMENT else ""
-    return whole_statements(typed + written, plan.language_id)[len(typed) :]
+    """Return what is written of an unfinished text up to its last whole statement.
+
+    Between brackets that is the rest of the line.
+    """
+    whole = whole_statements(plan.begun + written, plan.language_id)[len(plan.begun) :]
+    return whole or (cut_line(written) or "" if plan.open_brackets else "")
 
 
 def _fitted(plan: Plan, generated: str) -> str:
@@ -602,10 +617,9 @@ def _fitted(plan: Plan, generated: str) -> str:
     text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]
     if plan.is_python and not plan.line_after.strip():
         before = plan.before + (plan.line_before if plan.rule is Rule.TURN else "")
-        tabbed = is_tabbed(plan.before + plan.text_after)
-        text = with_tabs(text) if tabbed else text
         after = plan.text_after[:_INDENTATION_CHARACTERS]
-        text = cut_misplaced(before, text, after, tabbed=tabbed, top=plan.statement_start)
+        top = plan.statement_start
+        text = cut_misplaced(before, text, after, tabbed=plan.is_tabbed, top=top)
     if not plan.text_after[:1].strip():
         text = text.rstrip()
     if plan.rule is not Rule.LINE and not _has_code(text, plan.language_id):

@@ -7,7 +7,7 @@ from lsp_server.language_lines import read_lines, scan
 from lsp_server.overlap import unmatched_bracket
 from lsp_server.python_lines import Line, LineKind, width_of
 
-_SPACED = re.compile(r"(?<=\n)\t*(?: {4})+")
+_SPACED = re.compile(r"^\t*(?: {4})+", re.MULTILINE)
 
 
 def is_tabbed(text: str) -> bool:
@@ -15,9 +15,14 @@ def is_tabbed(text: str) -> bool:
     return text.count("\n\t") > text.count("\n ")
 
 
-def with_tabs(generated: str) -> str:
+def with_tabs(generated: str, *, starts_line: bool = True) -> str:
     """Return a text with a tab for each four spaces that its lines are indented by."""
-    return _SPACED.sub(lambda match: "\t" * len(match.group().replace("    ", "\t")), generated)
+    end = 0 if starts_line else generated.find("\n") + 1 or len(generated)
+    return generated[:end] + _SPACED.sub(_tabs, generated[end:])
+
+
+def _tabs(match: re.Match[str]) -> str:
+    return match.group().replace("    ", "\t")
 
 
 def cut_misplaced(

@@ -55,6 +55,12 @@ def cut_words(generated: str, after: str) -> str:
     return generated
 
 
+def closes_any(open_brackets: str, after: str, language_id: str) -> bool:
+    """Tell whether a text closes a bracket that is open before it."""
+    n_left = _n_left_open(open_brackets, after[:_LONGEST_OVERLAP], language_id)
+    return n_left > -len(open_brackets)
+
+
 def _n_left_open(open_brackets: str, after: str, language_id: str) -> int:
     """Return how many brackets a completion must leave open, negative: may close at most.
 

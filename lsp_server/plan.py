@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from lsp_server.indentation import is_tabbed
 from lsp_server.language_lines import C_LANGUAGES, is_read, read_lines, scan
-from lsp_server.overlap import open_brackets
+from lsp_server.overlap import closes_any, open_brackets
 from lsp_server.packing import OpenFile, imported
 from lsp_server.positions import line_of
-from lsp_server.python_lines import Line, Place
+from lsp_server.python_lines import Line, LineKind, Place, width_of
 from lsp_server.turns import Turn, read, turn_at
 
 _BEFORE_WINDOW = 1 << 18
@@ -74,6 +75,10 @@ class Plan:
     """The indentation that a turn's program must have."""
     open_brackets: str | None = None
     """Those that are open at the cursor, the outermost first; None among words."""
+    is_tabbed: bool = False
+    """Whether the file is indented by tabs."""
+    begun: str = ""
+    """What stands before the cursor of the statement, or of the one whose block is missing."""
     below: Line | None = None
     """The next line of code."""
     above: str = ""
@@ -112,7 +117,8 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
     if not is_read(language_id):
         return replace(plan, open_brackets=open_brackets(line_before, language_id))
     reading = read(text, language_id)
-    here = scan(text[reading.line_start_before(line_start) : offset], language_id)
+    here_start = reading.line_start_before(line_start)
+    here = scan(text[here_start:offset], language_id)
     if here.place is not Place.CODE and not in_comments:
         return f"the cursor is in a {here.place.value}"
     plan = replace(plan, turns=reading.turns)
@@ -125,11 +131,14 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
         language_id=language_id,
         statement_start=statement_start,
         open_brackets=here.open_brackets,
+        is_tabbed=is_tabbed(text),
     )
     if plan.is_python and snapshot.open_files:
         above = imported(plan.before, snapshot.uri, snapshot.open_files)
         plan = replace(plan, above=above)
-    if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
+    # Brackets that are closed below are filled a line at a time.
+    is_filled = closes_any(here.open_brackets, plan.text_after, language_id)
+    if line_after.strip() or is_filled or len(line_before) > _LONGEST_LINE:
         return plan
     no_code = _NO_CODE if language_id in C_LANGUAGES else b"#" + _NO_CODE
     if not plan.is_python:
@@ -156,13 +165,34 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
     not_first = b""
     if is_blank:
         not_first = _INDENTATION + no_code if line_before else no_code
-    below = read_lines(plan.text_after[:_BELOW_CHARACTERS], language_id)[1:]
+    lines_below = read_lines(plan.text_after[:_BELOW_CHARACTERS], language_id)[1:]
+    below = next((line for line in lines_below if line.content), None)
+    begun_at = _begun_at(here.lines, below, is_python=plan.is_python)
     return replace(
         plan,
         rule=Rule.STATEMENT,
         not_first=not_first,
-        below=next((line for line in below if line.content), None),
+        begun=text[here_start + begun_at : offset],
+        below=below,
     )
+
+
+def _begun_at(lines: list[Line], below: Line | None, *, is_python: bool) -> int:
+    """Return where the statement starts that the last of the lines belongs to.
+
+    To a header without code yet belongs the line below it, whose block is missing.
+    """
+    last = lines[-1]
+    codes = [line for line in lines if line.kind is LineKind.CODE]
+    if last.kind is LineKind.INSIDE and codes:
+        return codes[-1].start
+    if not (is_python and last.kind is LineKind.BLANK and codes):
+        return last.start
+    header, ends = codes[-1], [line.content for line in lines if line.content][-1]
+    width = width_of(header.indent)
+    has_code = below is not None and width_of(below.indent) > width
+    is_its_line = not last.indent or width_of(last.indent) > width
+    return header.start if ends.endswith(":") and is_its_line and not has_code else last.start
 
 
 def _is_claimed(turn: Turn, text: str, line_start: int, line_before: str) -> bool:

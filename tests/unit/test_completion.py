@@ -86,7 +86,9 @@ def inserted(marked: str, script: Script, max_new_tokens: int = 256) -> str:
         ("x = f(\n)\n$0", Rule.STATEMENT),
         ("f($0)", Rule.LINE),
         ("f(\n    $0\n)", Rule.LINE),
-        ("x = [$0", Rule.LINE),
+        ("x = [$0", Rule.STATEMENT),
+        ("x = [$0\n\ny = 1\n", Rule.STATEMENT),
+        ("x = [$0\n    1]\n", Rule.LINE),
         ("x = $0 + 1", Rule.LINE),
         ("x = " + "1 + " * 500 + "$0", Rule.LINE),
     ],
@@ -170,7 +172,29 @@ def test_the_prompt_of_a_turn_is_the_papers(history: str) -> None:
         ("x = f($0", "(a)\n", "a)"),
         ("    retu$0\n", " return 1\n", "rn 1"),
         ("def f(x):$0\n", ":\n    return x\n\n\ny", "\n    return x"),
-        ("if x:\n    $0", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("if x:\n    $0", "\n    a = 1\n    b = 2\n", "a = 1\n    b = 2"),
+        ("if x:\n    $0\n    c = 3\n", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("if x:\n    c = 3\n    $0\n", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("def f(a):\n    $0\n", "x = a\n    return x\n\n\nq", "x = a\n    return x"),
+        ("def f(a):\n$0\ny = 1\n", "    x = a\n    return x\ny", "    x = a\n    return x"),
+        ("def f(\n    a,\n):\n    $0\n", "x = a\n    return x\nq", "x = a\n    return x"),
+        (
+            "def f(a):\n    $0\n",
+            "x = a\n    # Then.\n    return x\nq",
+            "x = a\n    # Then.\n    return x",
+        ),
+        ("if x:\n    y\nelse:\n    $0\n", "a = 1\n    b = 2\nc\n", "a = 1\n    b = 2"),
+        ("foo($0\n\ny = 1\n", "\n    a,\n)\ny\n", "\n    a,\n)"),
+        ("x = {$0\n", "\n    'a': 1,\n}\ny\n", "\n    'a': 1,\n}"),
+        ("x = [1,$0\ny = 2\n", "\n     2]\ny\n", "\n     2]"),
+        ("x = [\n    1,\n    $0\n", "2,\n]\ny\n", "2,\n]"),
+        ("def f($0\n", "(a):\n    return a\n\n\nq", "a):\n    return a"),
+        ("x = 1 + \\\n    $0\n", "2\ny = 3\n", "2"),
+        (
+            "x = {$0\n",
+            "{'a': 1,\n" + "".join(f"     {n}: {n},\n" for n in range(99)),
+            "'a': 1,",
+        ),
         ("x = 1\n$0", "if x:\n    a\nelse:\n    b\nc = 1\n", "if x:\n    a\nelse:\n    b"),
         ("x = 1\n$0", "#\ny = 1\n", "y = 1"),
         ("x = 1\n    $0", "\n    \t # y = 1\n", "y = 1"),
@@ -271,6 +295,60 @@ def test_brackets_of_other_languages(
     language_id: str, marked: str, script: str, expected: str
 ) -> None:
     """A block's brace below closes no bracket of the line."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert [candidate.insert_text for candidate in completion.candidates] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        ("javascript", "x = foo($0\n", "\n  a,\n);\ny\n", "\n  a,\n);"),
+        ("cpp", "int x[] = {$0\n\nint y;\n", "\n  1,\n};\n\nint", "\n  1,\n};"),
+        ("go", "func f() {\n\tfoo($0\n}\n", "\n\t\ta,\n\t)\n}\n", "\n\t\ta,\n\t)"),
+    ],
+)
+def test_open_brackets_are_filled(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """Where nothing closes them, a statement goes on over lines in other languages too."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert [candidate.insert_text for candidate in completion.candidates] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        (
+            "go",
+            "func f() {\n\tx()\n\tif a {$0\n}\n",
+            "\n        b()\n    }\n}\n",
+            "\n\t\tb()\n\t}",
+        ),
+        (
+            "go",
+            "func f() {\n\tx()\n\t// Do.\n\t$0\n}\n",
+            "\tif a {\n        b()\n    }\n}\n",
+            "if a {\n\t\tb()\n\t}",
+        ),
+        (
+            "python",
+            "def f():\n\tx = 1\n\ty = 2\n\tif x:$0\n",
+            ":\n        z = 1\n    w\n",
+            "\n\t\tz = 1",
+        ),
+        ("python", "def f():\n\tx = 1\n$0\n", "    y = 2\nz", "\ty = 2"),
+        (
+            "python",
+            "def f():\n\tx = 1\n\t# Do.\n\t$0\n",
+            "\tif x:\n        y = 2\n    z = 3\nw",
+            "if x:\n\t\ty = 2\n\tz = 3",
+        ),
+    ],
+)
+def test_files_of_tabs_get_tabs(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """What the model indents by spaces is read as tabs before anything is cut."""
     completion, _ = asked(marked, script, language_id=language_id)
     assert [candidate.insert_text for candidate in completion.candidates] == [expected]
 

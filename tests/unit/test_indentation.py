@@ -45,7 +45,7 @@ def test_cut_misplaced(before: str, generated: str, after: str, expected: str) -
         ("if x:\n\t    y", "if x:\n\t\ty"),
         ("if x:\n        y", "if x:\n\t\ty"),
         ("f(\n\t  y)", "f(\n\t  y)"),
-        ("    x\n    y", "    x\n\ty"),
+        ("    x\n    y", "\tx\n\ty"),
         ("x = '    '", "x = '    '"),
     ],
 )

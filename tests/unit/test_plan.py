@@ -86,7 +86,7 @@ PYTHON_PLACES = [
     ("# Print the sum.\n\n▒\n\nx = 1\n", Rule.STATEMENT),
     ("# Print the sum.\nx = 1\n▒\n\ny = 1\n", Rule.STATEMENT),
     ("x = '''\n\ndef f():\n    ▒\n'''\n", "string"),
-    ("x = f(\n\ny = ▒\n", Rule.LINE),
+    ("x = f(\n\ny = ▒\n", Rule.STATEMENT),
     ("x = f(\n\ndef g():\n    ▒\n", Rule.STATEMENT),
 ]
 
