@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model_eval.editor import Item
-from model_eval.hole_scores import TESTS, FileJudge
+from model_eval.hole_scores import PARSES, TESTS, FileJudge
 from model_eval.holes import LINE, Hole
 from model_eval.project import ProjectTests
 from model_eval.records import Record
@@ -127,14 +127,15 @@ def _judged(
     judge = FileJudge(text)
     empty, stub = hole.filled(text, ""), hole.filled(text, hole.stub)
     is_empty = not answer.inserted.strip()
-    scores: dict[str, bool] = {} if is_empty else judge.judge(answer.filled)
-    scores = {name: scores.get(name, False) for name in judge.judge(empty)}
     on_empty, on_stub = judge.judge(empty), judge.judge(stub)
+    scores = dict.fromkeys(on_empty, False) if is_empty else judge.judge(answer.filled)
     if tests is not None:
-        on_empty[TESTS] = _passes(tests, hole, empty)
+        # What does not parse need not be run.
+        on_empty[TESTS] = on_empty[PARSES] and tests.pass_with(hole.file, empty)
         if not on_empty[TESTS]:
-            on_stub[TESTS] = _passes(tests, hole, stub)
-            scores[TESTS] = not is_empty and _passes(tests, hole, answer.filled)
+            on_stub[TESTS] = on_stub[PARSES] and tests.pass_with(hole.file, stub)
+            filled = answer.filled
+            scores[TESTS] = scores[PARSES] and tests.pass_with(hole.file, filled)
     return {
         "hole": hole.name,
         "file": hole.file,
@@ -147,11 +148,3 @@ def _judged(
         "empty": on_empty,
         "stub": on_stub,
     }
-
-
-def _passes(tests: ProjectTests, hole: Hole, text: str) -> bool:
-    try:
-        compile(text, hole.file, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return tests.pass_with(hole.file, text)

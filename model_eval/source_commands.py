@@ -216,16 +216,17 @@ def _ask_about(
 
 
 def _prompt_perplexity(options: argparse.Namespace) -> int:
-    run = read_record(options.mtpb)
+    recorded, problems_file = options.mtpb
+    run = read_record(recorded)
     header = run.settings
     if header.get("evaluation") != "mtpb" or header.get("mode") != "clean":
-        raise RunError(f"{options.mtpb} is no record of `codegen-lsp eval mtpb` in clean mode")
-    problems, sha256 = read_problems(options.problems, whole=False)
+        raise RunError(f"{recorded} is no record of `codegen-lsp eval mtpb` in clean mode")
+    problems, sha256 = read_problems(problems_file, whole=False)
     if sha256 != header["problems_sha256"]:
-        raise RunError(f"{options.mtpb} is a run on other problems than {options.problems}")
+        raise RunError(f"{recorded} is a run on other problems than {problems_file}")
     model, opened = open_model(options.model, options.threads)
     if opened["weights_sha256"] != header["weights_sha256"]:
-        raise RunError(f"{options.mtpb} is a run of another model: {header['model']}")
+        raise RunError(f"{recorded} is a run of another model: {header['model']}")
     cases = [Case(problem, i) for problem in problems for i in range(len(problem.inputs))]
     samples = passed_samples(cases, run.lines, outcomes(run))
     settings = {
@@ -251,7 +252,10 @@ def _calibrate(name: str | None, threshold: float | None) -> str:
     """Write a threshold into the model's manifest, or take an old one away."""
     folder, _ = export_of(name)
     manifest = read_manifest(folder)
-    write_manifest(replace(manifest, perplexity_threshold=threshold), folder)
+    try:
+        write_manifest(replace(manifest, perplexity_threshold=threshold), folder)
+    except OSError as error:
+        raise RunError(f"{folder} cannot keep a threshold: {error.strerror}") from error
     if threshold is None:
         return f"no evidence, so {folder.name} has no threshold"
     return f"{folder.name} calls prompts above a perplexity of {threshold:.1f} unclear"

@@ -167,7 +167,7 @@ def programs(tmp_path: Path, model: Path) -> list[str]:
         lines.append({"program": digest(program), "error": None, "printed": ["int", "0x1"]})
     record = tmp_path / "mtpb.jsonl"
     record.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return [f"--mtpb={record}", f"--problems={problems}", f"--model={model}"]
+    return ["--mtpb", str(record), str(problems), f"--model={model}"]
 
 
 def test_prompts_of_recorded_programs(
