@@ -6,7 +6,7 @@ What a project's tests say is asked for on request only: it runs what was writte
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +29,6 @@ SERVER_SETTINGS: dict[str, Any] = {
     "unloadAfterMinutes": 0,
 }
 """Evaluation mode: nothing is steered, checked, repaired, hidden or cut short by the clock."""
-LATE_S = 29.0
-"""The server answers about here with what stands, and the clock decides what that is."""
 _REPEATED = 20
 _TRIED = 3
 
@@ -49,6 +47,7 @@ class Answer:
     inserted: str
     filled: str
     seconds: float
+    is_late: bool
 
 
 def serve_command(folder: Path) -> list[str]:
@@ -64,8 +63,9 @@ def ask(editor: Asked, folder: Path, text: str, hole: Hole) -> Answer:
     item = editor.complete(folder / hole.file, hole.filled(text, ""), hole.start)
     if hole.kind == LINE:
         line = item.insert_text.replace("\r", "\n").partition("\n")[0]
-        item = Item(line, item.start, item.end, item.seconds)
-    return Answer(item.insert_text, item.applied(hole.filled(text, "")), item.seconds)
+        item = replace(item, insert_text=line)
+    filled = item.applied(hole.filled(text, ""))
+    return Answer(item.insert_text, filled, item.seconds, item.is_late)
 
 
 def run_holes(
@@ -142,7 +142,7 @@ def _judged(
         "kind": hole.kind,
         "inserted": answer.inserted,
         "seconds": answer.seconds,
-        "is_late": answer.seconds > LATE_S,
+        "is_late": answer.is_late,
         **judge.match(hole, answer.inserted, answer.filled),
         **scores,
         "empty": on_empty,
