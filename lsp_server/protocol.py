@@ -54,6 +54,9 @@ class DocumentKeeper(Protocol):
     def read_ahead(self, document: Document, offset: int) -> None:
         """Read what a completion at the offset would need."""
 
+    def expect_name(self, document: Document, position: Position) -> None:
+        """Ask for the names that may come after a dot that was typed."""
+
     def forget(self, uri: str) -> None:
         """Forget a document, and what is being done for it."""
 
@@ -105,8 +108,11 @@ class CompletionProtocol(LanguageServerProtocol):
         keeper = self._keeper
         document = keeper.documents.get(identifier.uri)
         if document is not None:
-            edits = map(_edit, changes)
-            keeper.take(document.edited(identifier.version, edits, keeper.encoding))
+            edits = [_edit(change) for change in changes]
+            document = document.edited(identifier.version, edits, keeper.encoding)
+            keeper.take(document)
+            if edits and edits[-1].text == "." and (start := edits[-1].start):
+                keeper.expect_name(document, Position(start.line, start.character + 1))
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from io import BufferedIOBase
 from pathlib import Path
@@ -38,7 +39,7 @@ from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
-from lsp_server.steering import NameMemory, NameSource
+from lsp_server.steering import DueNames, NameMemory, NameSource
 from lsp_server.turn_actions import TURN_MARK, add_turn_actions
 from lsp_server.turn_hints import TurnHints
 from lsp_server.verdict import CheckRequest
@@ -283,6 +284,19 @@ class CompletionServer(LanguageServer):
         """Read what a completion at the offset would need, while nobody asks."""
         with suppress(DocumentError):
             self.host.read_ahead(self._snapshot(document, offset), self.settings)
+
+    def expect_name(self, document: Document, position: Position) -> None:
+        """Ask for the names after a dot that was typed, in the time before a request comes."""
+        with suppress(DocumentError):
+            offset = document.offset(position, self.encoding)
+            snapshot = self._snapshot(document, offset)
+            if source := self._names_for(snapshot):
+                before, after = (
+                    snapshot.text[: snapshot.offset],
+                    snapshot.text[snapshot.offset :],
+                )
+                ask = partial(_look, source, before, after)
+                asyncio.get_running_loop().run_in_executor(None, ask)
 
     def forget(self, uri: str) -> None:
         """End what is being done for a document that was closed, and forget it."""
@@ -641,6 +655,10 @@ def create_server(
         server.host.close()
 
     return server
+
+
+def _look(source: NameSource, before: str, after: str) -> None:
+    DueNames(source, before, after).look("")
 
 
 async def _pull_settings(server: CompletionServer) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
-from lsp_server.python_lines import LineKind, Place, scan
+from lsp_server.python_lines import Place, scan
+from lsp_server.turns import read
 
 if TYPE_CHECKING:
     from lsp_server.sampling import BoolArray
@@ -33,7 +34,7 @@ _TARGET = re.compile(r"(?s:\s*(?:async\s+)?for\s+|.*\bas\s+|\s*)(?:[^\s=,]+\s*,\
 _DEFINED = re.compile(r"\s*(?:async\s+)?def\b")
 _IMPORTING = re.compile(r"\s*(?:from|import)\b")
 _CLOSED_BY = {")": "(", "]": "[", "}": "{"}
-_TAIL = 1 << 13
+_WINDOW = 1 << 18
 """So many characters before the cursor are looked at for the start of its statement."""
 _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INSTANCE})
 """What code gives new attributes by assigning to them."""
@@ -143,24 +144,15 @@ def _is_in_call(statement: str) -> bool:
     )
 
 
-class Steering:
-    """The constraint on one candidate, written into a text."""
+class DueNames:
+    """The names that are due in a text that is being written, asked for once a place."""
 
-    def __init__(
-        self,
-        source: NameSource,
-        before: str,
-        after: str,
-        vocabulary: "Vocabulary",
-        size: int,
-    ) -> None:
+    def __init__(self, source: NameSource, before: str, after: str) -> None:
         """Take the text around what is written."""
         self._source = source
         self._before = before
         self._after = after
-        self._vocabulary = vocabulary
-        self._size = size
-        self._statement = before[_statement_start(before) :]
+        self._statement = before[_closed_before(before) :]
         self._answers: dict[int, Future[KnownNames | None]] = {}
         self._is_slow = False
 
@@ -169,8 +161,8 @@ class Steering:
         if place := self._place(written):
             self._answer(written, place)
 
-    def allowed(self, written: str) -> "BoolArray | None":
-        """Return a mask of the tokens that may come next, None for any."""
+    def known(self, written: str) -> tuple[NamePlace, KnownNames] | None:
+        """Return the names that are due, None where any may come or nobody knows in time."""
         place = self._place(written)
         if place is None:
             return None
@@ -185,7 +177,7 @@ class Steering:
             return None
         if known is None or (place.may_be_new and _STORED & set(known.receivers)):
             return None
-        return _mask(self._vocabulary, place, known.names, self._size)
+        return place, known
 
     def _place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
@@ -207,13 +199,45 @@ class Steering:
         return self._answers[place.asked_at]
 
 
+class Steering:
+    """The constraint on one candidate, written into a text."""
+
+    def __init__(
+        self,
+        source: NameSource,
+        before: str,
+        after: str,
+        vocabulary: "Vocabulary",
+        size: int,
+    ) -> None:
+        """Take the text around what is written."""
+        self._names = DueNames(source, before, after)
+        self._vocabulary = vocabulary
+        self._size = size
+
+    def look(self, written: str) -> None:
+        """Ask for the names at the end of what is written, so that the answer is on its way."""
+        self._names.look(written)
+
+    def allowed(self, written: str) -> "BoolArray | None":
+        """Return a mask of the tokens that may come next, None for any."""
+        due = self._names.known(written)
+        if due is None:
+            return None
+        place, known = due
+        return _mask(self._vocabulary, place, known.names, self._size)
+
+
+def _closed_before(text: str) -> int:
+    """Return where the last line of a text starts that begins in no string or bracket."""
+    start = text.find("\n", len(text) - _WINDOW) + 1 if len(text) > _WINDOW else 0
+    window = text[start:]
+    return start + read(window).line_start_before(len(window))
+
+
 def _statement_start(text: str) -> int:
-    """Return where the last statement of a text starts, as far as its end tells."""
-    from_line = text.rfind("\n", 0, max(0, len(text) - _TAIL)) + 1
-    here = scan(text[from_line:])
-    outer = (line for line in reversed(here.lines) if line.kind is not LineKind.INSIDE)
-    line = next(outer, here.lines[-1])
-    return from_line + line.start
+    """Return the same of a text that begins in none itself."""
+    return scan(text).outside[-1]
 
 
 def _mask(

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +29,7 @@ from lsp_server.acceptance import Statistics
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
 from lsp_server.errors import ModelNotFoundError
+from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.model_host import Progress
 from lsp_server.models import embedded_checkpoint
 from lsp_server.sampling import BoolArray
@@ -144,6 +146,20 @@ class LoggingEngine:
         return np.zeros(len(token_ids) - start, np.float32)
 
 
+class LoggingChecker(CheckWorker):
+    """The real one, which logs when it is asked for names."""
+
+    def __init__(self, log: Callable[..., None]) -> None:
+        """Take what logs."""
+        super().__init__()
+        self._log = log
+
+    def known_names(self, request: NamesRequest) -> "Future[KnownNames | None]":
+        """Log, and answer as ever."""
+        self._log("names", request.offset)
+        return super().known_names(request)
+
+
 class FakeModels:
     """One model, whatever is asked for, or none."""
 
@@ -175,7 +191,7 @@ def main() -> None:
         answering.INVOKED_S = float(deadline_s)
     tokenizer = Tokenizer.from_file(embedded_checkpoint() / "tokenizer.json")
     engine = LoggingEngine(tokenizer, Path(sys.argv[1]))
-    checker = CheckWorker()
+    checker = LoggingChecker(engine.log)
     statistics = Statistics(Path(sys.argv[2])) if len(sys.argv) > 2 else None
     server = create_server(
         FakeModels(Model("fake", engine, tokenizer)),

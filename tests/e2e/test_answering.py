@@ -51,6 +51,14 @@ async def _why(client: Client, *uri: str) -> str:
     return reason
 
 
+async def test_names_are_asked_for_as_soon_as_a_dot_is_typed(log: Path) -> None:
+    """The analyser works in the time that an editor waits before it asks for a completion."""
+    async with connected([*FAKE_SERVER, str(log)]) as client:
+        client.open("import os\nos\n")
+        client.insert(1, 2, ".")
+        await client.until(lambda: _has_event(log, "names"))
+
+
 async def test_tab_tab_tab(log: Path) -> None:
     """The deadline is answered with whole lines while the model writes; the rest follows."""
     async with connected([*FAKE_SERVER, str(log)], options={"deadlineMs": 50}) as client:

@@ -114,7 +114,7 @@ def test_synthesize_writes_every_turn_and_the_file(exported: Path, tmp_path: Pat
 def test_synthesize_keeps_how_a_file_is_stored(exported: Path, tmp_path: Path) -> None:
     """Line ends, byte-order mark and permissions survive --write."""
     path = tmp_path / "windows.py"
-    text = b"\xef\xbb\xbfclass A:\r\n    def f(self):\r\n        # Return the name.\r\n"
+    text = b"\xef\xbb\xbfclass A:\r\n  def __init__(self, path):\r\n    # Store the path.\r\n"
     path.write_bytes(text)
     path.chmod(0o640)
     _run("synthesize", path, "--model", exported, "--write")

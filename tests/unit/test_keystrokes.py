@@ -10,17 +10,8 @@ import pytest
 from lsprotocol import types
 
 from benchmarks import keystrokes
-from benchmarks.keystrokes import (
-    Asked,
-    Compared,
-    Times,
-    Typist,
-    gather,
-    renamed,
-    renamed_function,
-    summarize,
-    wrong_guesses,
-)
+from benchmarks.guesses import Compared, gather, renamed, renamed_function, wrong_guesses
+from benchmarks.keystrokes import Asked, Times, Typist, summarize
 from benchmarks.typist import Edit, Passage, Script
 from lsp_server.documents import Document
 from lsp_server.documents import Edit as DocumentEdit
@@ -123,7 +114,7 @@ def asked(version: int, n_steps: int, n_items: int, *, superseded: bool = False)
     completion = {"first_token_ms": 2.0, "total_ms": 4.0, "silence": ""}
     run = {"n_rows": 1, "is_whole": not superseded}
     return Asked(
-        *(URI, version, False, 0.0),
+        *(URI, version, version == 3, version <= 2, 0.0),
         ms=None if superseded else 10.0 * version,
         n_items=n_items,
         is_superseded=superseded,
@@ -161,6 +152,8 @@ def test_steps_are_counted_by_what_became_of_them() -> None:
     assert figures.without_model_share == pytest.approx(1 / 3)
     assert figures.known_share == pytest.approx(1 / 2)
     assert figures.shown_share == pytest.approx(2 / 3)
+    assert (figures.along, figures.along_without_model) == (2, 1)
+    assert figures.after_acceptance.most == 30.0
     assert figures.answer.most == 30.0
     assert figures.stale == 0
 

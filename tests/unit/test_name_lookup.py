@@ -45,6 +45,7 @@ def _known(
         (_CLASS.format("return self.$0mo"), {"x", "y", "move"}, Receiver.OWN),
         (_CLASS.format("pass") + "Point().$0", {"x", "y"}, Receiver.PROJECT_INSTANCE),
         (_CLASS.format("pass") + "Point.$0", {"x", "move"}, Receiver.PROJECT_CLASS),
+        ("class A:\n    __slots__ = ('x', 'y')\nA().$0", {"x", "y"}, Receiver.PROJECT_INSTANCE),
         ("import os\nif True:\n  (os.$0\ndef f(:\n", {"path"}, Receiver.MODULE),
     ],
 )
@@ -82,7 +83,8 @@ def test_what_is_certain(marked: str, names: set[str], receiver: Receiver) -> No
         "class A(metaclass=M): x = 1\nA.$0",
         "@unknown\nclass A: x = 1\nA().$0",
         "class A: x = 1\nsetattr(A, n, 1)\nA().$0",
-        "class A:\n    __slots__ = ('x', 'y')\nA().$0",
+        "class A:\n    __slots__ = NAMES\nA().$0",
+        "class A:\n    __slots__ = ('x', *NAMES)\nA().$0",
         "import enum\nE = enum.Enum('E', 'RED BLUE')\nE.$0",
         "import sys\nsys.$0",
         "from .$0",

@@ -123,6 +123,14 @@ def test_only_names_come_after_a_dot() -> None:
     assert allowed("", "x.", "append", "x_") == {b"app", b"append", b"ap", b"x"}
 
 
+@pytest.mark.parametrize(
+    "text", ['"""' + "words\n" * 3000 + '"""\n', "a = [\n" + "'x',\n" * 3000]
+)
+def test_what_stands_long_before_changes_nothing(text: str) -> None:
+    """A long docstring, or a long list that is still open, is read from its beginning."""
+    assert allowed(text + "x.", "", "append", "x_") == {b"app", b"append", b"ap", b"x"}
+
+
 def test_a_name_that_is_begun_goes_on_or_ends() -> None:
     """A half-typed name becomes a known one; a whole one is left by what is no name."""
     assert allowed("x.app", "", "append") == {b"end"}
