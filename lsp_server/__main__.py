@@ -212,10 +212,10 @@ def _add_source_evaluations(
     what.add_argument(
         "--mtpb",
         type=Path,
-        metavar="RECORD",
+        nargs=2,
+        metavar=("RECORD", "PROBLEMS"),
         help="of `eval mtpb`: the prompts of its programs, passed against failed",
     )
-    perplexity.add_argument("--problems", type=Path, metavar="FILE", help="that it was run on")
     perplexity.add_argument(
         "--calibrate",
         action="store_true",

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -44,8 +43,6 @@ from model_eval.steering import (
 
 _SEED = 0
 """Of every run, so that whoever repeats one gets the same samples."""
-_TRIED = 2
-"""Parts of a run that tell how long all of it takes."""
 _QUICK = (3, 4)
 _FULL = (20, 20)
 """Cases of each package, and samples of each case."""
@@ -115,14 +112,10 @@ def humaneval(options: argparse.Namespace) -> int:
     path, record = open_record("humaneval", options, settings)
     parts = humaneval_.parts(problems, temperatures, n_samples)
     n_left = len(parts) - sum("texts" in line for line in record.lines)
-    tried = parts[:_TRIED] if n_left else []
-    started = time.perf_counter()
-    for part in tried:
-        humaneval_.write_part(model, part, options.top_p, _SEED)
-    each_s = (time.perf_counter() - started) / max(1, len(tried))
+    hours = humaneval_.estimated_hours(model, parts, options.top_p, n_left, record)
     announce(
         f"{len(problems)} problems, {len(temperatures)} temperatures, {n_samples} samples each",
-        n_left * each_s / 3600,
+        hours,
         path,
         sandbox,
     )
@@ -162,7 +155,7 @@ def mtpb(options: argparse.Namespace) -> int:
     path, record = open_record("mtpb", options, settings)
     total = len(cases) * len(mtpb_.ARMS[mode]) * n_samples
     n_left = total - sum("arm" in line for line in record.lines)
-    hours = mtpb_.estimated_hours(model, cases, mode, sampling, n_left) if n_left else 0.0
+    hours = mtpb_.estimated_hours(model, cases, mode, sampling, n_left, record)
     announce(
         f"{len(cases)} cases of {settings['problems']} problems, {len(mtpb_.ARMS[mode])} arms, "
         f"{n_samples} samples each",
@@ -187,12 +180,15 @@ def mtpb(options: argparse.Namespace) -> int:
 
 
 def go_through(steps: Iterator[None], total: int, executions: Executions) -> None:
-    """Write all, and run what was written, with progress."""
-    with progress_bar("writing") as progress:
-        for done, _ in enumerate(steps, 1):
-            progress(done, total)
-    with progress_bar("running programs") as progress:
-        executions.finish(progress)
+    """Go on to the end, or until somebody breaks it off, which is no loss."""
+    try:
+        with progress_bar("writing") as progress:
+            for done, _ in enumerate(steps, 1):
+                progress(done, total)
+        with progress_bar("running programs") as progress:
+            executions.finish(progress)
+    except KeyboardInterrupt:
+        print("It was broken off; the figures are of what is done.", file=sys.stderr)
 
 
 def open_record(

@@ -6,12 +6,12 @@ What a project's tests say is asked for on request only: it runs what was writte
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from model_eval.editor import Item
-from model_eval.hole_scores import TESTS, FileJudge
+from model_eval.hole_scores import PARSES, TESTS, FileJudge
 from model_eval.holes import LINE, Hole
 from model_eval.project import ProjectTests
 from model_eval.records import Record
@@ -29,8 +29,6 @@ SERVER_SETTINGS: dict[str, Any] = {
     "unloadAfterMinutes": 0,
 }
 """Evaluation mode: nothing is steered, checked, repaired, hidden or cut short by the clock."""
-LATE_S = 29.0
-"""The server answers about here with what stands, and the clock decides what that is."""
 _REPEATED = 20
 _TRIED = 3
 
@@ -49,6 +47,7 @@ class Answer:
     inserted: str
     filled: str
     seconds: float
+    is_late: bool
 
 
 def serve_command(folder: Path) -> list[str]:
@@ -64,8 +63,9 @@ def ask(editor: Asked, folder: Path, text: str, hole: Hole) -> Answer:
     item = editor.complete(folder / hole.file, hole.filled(text, ""), hole.start)
     if hole.kind == LINE:
         line = item.insert_text.replace("\r", "\n").partition("\n")[0]
-        item = Item(line, item.start, item.end, item.seconds)
-    return Answer(item.insert_text, item.applied(hole.filled(text, "")), item.seconds)
+        item = replace(item, insert_text=line)
+    filled = item.applied(hole.filled(text, ""))
+    return Answer(item.insert_text, filled, item.seconds, item.is_late)
 
 
 def run_holes(
@@ -127,31 +127,24 @@ def _judged(
     judge = FileJudge(text)
     empty, stub = hole.filled(text, ""), hole.filled(text, hole.stub)
     is_empty = not answer.inserted.strip()
-    scores: dict[str, bool] = {} if is_empty else judge.judge(answer.filled)
-    scores = {name: scores.get(name, False) for name in judge.judge(empty)}
     on_empty, on_stub = judge.judge(empty), judge.judge(stub)
+    scores = dict.fromkeys(on_empty, False) if is_empty else judge.judge(answer.filled)
     if tests is not None:
-        on_empty[TESTS] = _passes(tests, hole, empty)
+        # What does not parse need not be run.
+        on_empty[TESTS] = on_empty[PARSES] and tests.pass_with(hole.file, empty)
         if not on_empty[TESTS]:
-            on_stub[TESTS] = _passes(tests, hole, stub)
-            scores[TESTS] = not is_empty and _passes(tests, hole, answer.filled)
+            on_stub[TESTS] = on_stub[PARSES] and tests.pass_with(hole.file, stub)
+            filled = answer.filled
+            scores[TESTS] = scores[PARSES] and tests.pass_with(hole.file, filled)
     return {
         "hole": hole.name,
         "file": hole.file,
         "kind": hole.kind,
         "inserted": answer.inserted,
         "seconds": answer.seconds,
-        "is_late": answer.seconds > LATE_S,
+        "is_late": answer.is_late,
         **judge.match(hole, answer.inserted, answer.filled),
         **scores,
         "empty": on_empty,
         "stub": on_stub,
     }
-
-
-def _passes(tests: ProjectTests, hole: Hole, text: str) -> bool:
-    try:
-        compile(text, hole.file, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return tests.pass_with(hole.file, text)

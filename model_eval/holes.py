@@ -118,8 +118,7 @@ class _Source:
         """Tell whether a statement has its lines to itself, with no comment after it."""
         start, end = self._offsets.start(node), self._offsets.end(node)
         before = self._text[self._text.rfind("\n", 0, start) + 1 : start]
-        after = self._text[end:].partition("\n")[0]
-        return start > 0 and not before.strip() and not after.strip()
+        return start > 0 and not before.strip() and not self._rest_of_line(end).strip()
 
     def holes(self, node: ast.stmt) -> Iterator[Hole]:
         """Yield the holes of one statement."""
@@ -130,7 +129,7 @@ class _Source:
                 yield from self._body(node)
             return
         start, end = self._offsets.start(node), self._offsets.end(node)
-        line_end = start + len(self._text[start:].partition("\n")[0].rstrip())
+        line_end = start + len(self._rest_of_line(start).rstrip())
         if end <= line_end or (isinstance(node, _Header) and self._text[line_end - 1] == ":"):
             yield from self._one_of(
                 LINE, self._boundaries(node.lineno, start, line_end), line_end
@@ -139,6 +138,10 @@ class _Source:
         if n_lines <= _MOST_LINES[STATEMENT] and not self._text.startswith("elif", start):
             inside = self._boundaries(node.lineno, start, end) if n_lines > 1 else []
             yield from self._one_of(STATEMENT, [start, *inside], end)
+
+    def _rest_of_line(self, start: int) -> str:
+        end = self._text.find("\n", start)
+        return self._text[start:] if end < 0 else self._text[start:end]
 
     def _body(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Hole]:
         body = node.body[1:] if _is_bare(node.body[0]) else node.body

@@ -9,6 +9,7 @@ published; so one function may follow the one that is asked for.
 import gzip
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -34,6 +35,8 @@ DATA_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 MAX_NEW_TOKENS = 256
 KS = (1, 10, 100)
 PAPER_TEMPERATURES, PAPER_SAMPLES = (0.2, 0.6, 0.8), 200
+_TRIED = 2
+"""Parts that tell how long all of them take."""
 _TOGETHER = 10
 """Samples of one line of the record."""
 Table = tuple[str, list[str], list[list[str]]]
@@ -128,14 +131,33 @@ def sample(
     for part in wanted:
         texts = done.get(part.key)
         if texts is None:
+            started = time.perf_counter()
             texts = write_part(model, part, top_p, seed)
             name, temperature, first = part.key
             record.add(
-                {"problem": name, "temperature": temperature, "first": first, "texts": texts}
+                {
+                    "problem": name,
+                    "temperature": temperature,
+                    "first": first,
+                    "texts": texts,
+                    "seconds": time.perf_counter() - started,
+                }
             )
         for text in texts:
             executions.want(part.problem.program(text))
         yield
+
+
+def estimated_hours(
+    model: Model, wanted: Sequence[Part], top_p: float, n_left: int, record: Record
+) -> float:
+    """Return about how long so many more parts take, from those recorded or from a few."""
+    seconds: list[float] = [line["seconds"] for line in record.lines if "texts" in line]
+    for part in wanted[: _TRIED if not seconds else 0]:
+        started = time.perf_counter()
+        write_part(model, part, top_p, 0)
+        seconds.append(time.perf_counter() - started)
+    return n_left * sum(seconds) / max(1, len(seconds)) / 3600
 
 
 def write_part(model: Model, part: Part, top_p: float, seed: int) -> list[str]:
@@ -180,11 +202,12 @@ def make_report(
     found: dict[float, dict[str, list[tuple[str, bool, str]]]] = {}
     for (name, temperature, _), texts in _texts(lines).items():
         for text in texts:
-            error = outcomes[digest(by_name[name].program(text))].error
-            # An empty answer is never a success.
-            passed = error is None and bool(text.strip())
-            own = found.setdefault(temperature, {}).setdefault(name, [])
-            own.append((text, passed, error or ""))
+            outcome = outcomes.get(digest(by_name[name].program(text)))
+            if outcome is not None:
+                # An empty answer is never a success.
+                passed = outcome.error is None and bool(text.strip())
+                own = found.setdefault(temperature, {}).setdefault(name, [])
+                own.append((text, passed, outcome.error or ""))
     ks = [k for k in KS if k <= n_samples]
     temperatures: list[dict[str, Any]] = []
     for temperature, of_problem in sorted(found.items()):

@@ -424,13 +424,21 @@ def sample(
 
 
 def estimated_hours(
-    model: Model, cases: Sequence[Case], mode: str, sampling: Sampling, n_left: int
+    model: Model,
+    cases: Sequence[Case],
+    mode: str,
+    sampling: Sampling,
+    n_left: int,
+    record: Record,
 ) -> float:
-    """Return about how long so many more generations take, from all arms of a few cases."""
-    tried = cases[:_TRIED]
-    started = time.perf_counter()
-    for case in tried:
+    """Return about how long so many more generations take.
+
+    It is told by those that are recorded, or by all arms of a few cases.
+    """
+    seconds: list[float] = [line["seconds"] for line in record.lines if "arm" in line]
+    for case in cases[: _TRIED if len(seconds) < len(ARMS[mode]) else 0]:
         for arm, ways in ARMS[mode].items():
+            started = time.perf_counter()
             write_case(model, case, arm, ways, sampling, (0, case.name, 0))
-    each_s = (time.perf_counter() - started) / max(1, len(tried) * len(ARMS[mode]))
-    return n_left * each_s / 3600
+            seconds.append(time.perf_counter() - started)
+    return n_left * sum(seconds) / max(1, len(seconds)) / 3600

@@ -62,7 +62,7 @@ def make_report(
     sha256: str,
 ) -> dict[str, Any]:
     """Return all figures of a record's lines."""
-    done = _done(cases, mode, lines)
+    done = _done(cases, mode, lines, outcomes)
     results = _results(cases, mode, done, outcomes)
     counted = [r for r in results if not is_left_out(r.case.problem.id, sha256)]
     labels = list(dict.fromkeys(result.label for result in results))
@@ -82,15 +82,24 @@ def make_report(
 
 
 def _done(
-    cases: Sequence[Case], mode: str, lines: Sequence[Mapping[str, Any]]
+    cases: Sequence[Case],
+    mode: str,
+    lines: Sequence[Mapping[str, Any]],
+    outcomes: Mapping[str, Outcome],
 ) -> dict[tuple[str, int], dict[str, Mapping[str, Any]]]:
-    """Return the lines of the samples that are done in all arms."""
-    wanted = {case.name for case in cases}
+    """Return the lines of the samples that are written and run in all arms."""
+    by_name = {case.name: case for case in cases}
     found: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
     for line in lines:
-        if "arm" in line and line["case"] in wanted:
-            found.setdefault((line["case"], line["sample"]), {})[line["arm"]] = line
+        if "arm" in line and line["case"] in by_name:
+            programs = _programs(by_name[line["case"]], mode, line).values()
+            if all(digest(program) in outcomes for _, program in programs):
+                found.setdefault((line["case"], line["sample"]), {})[line["arm"]] = line
     return {key: arms for key, arms in found.items() if arms.keys() == ARMS[mode].keys()}
+
+
+def _programs(case: Case, mode: str, line: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return programs_of(case, line["arm"], ARMS[mode][line["arm"]], line["texts"])
 
 
 def _results(
@@ -103,10 +112,8 @@ def _results(
     return [
         Result(by_name[name], sample, label, written, outcomes[digest(program)])
         for (name, sample), lines in done.items()
-        for arm, ways in ARMS[mode].items()
-        for label, (written, program) in programs_of(
-            by_name[name], arm, ways, lines[arm]["texts"]
-        ).items()
+        for arm in ARMS[mode]
+        for label, (written, program) in _programs(by_name[name], mode, lines[arm]).items()
     ]
 
 

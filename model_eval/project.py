@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,10 +26,16 @@ _MOST_BYTES = 200_000
 """Longer files are data, or were written by programs."""
 _MOST_S = 600.0
 """The tests may take so long as they are."""
+_STARTING_S = 10.0
 _MARGIN, _LEAST_S = 3.0, 5.0
 """With something else in a hole, so many times as long and so much more."""
 _TAIL_BYTES = 2000
-_TRUE = "true"
+_LIMITED = """\
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def source_files(folder: Path) -> dict[str, str]:
@@ -66,14 +73,17 @@ class ProjectTests:
         """Take a project and the command that runs its tests there.
 
         Raises:
-            ProjectError: there is no such command.
+            ProjectError: there is no such command, or nothing here that could end it.
         """
+        if sys.platform == "win32":
+            raise ProjectError("tests are run on Linux and macOS only")
         words = shlex.split(command) or [""]
         program = shutil.which(words[0])
         if program is None:
             raise ProjectError(f"there is no command {words[0]!r} to run the tests with")
         # A virtual environment is found by its own path, so links are kept.
-        self._command = [str(Path(program).absolute()), *words[1:]]
+        tests = [str(Path(program).absolute()), *words[1:]]
+        self._command = [sys.executable, "-I", "-S", "-c", _LIMITED, *tests]
         self._folder = folder
         self._scratch = Path()
         self.seconds = _MOST_S
@@ -98,11 +108,12 @@ class ProjectTests:
             symlinks=True,
             ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules", "venv"),
         )
-        if self._run(_bubblewrapped(self._scratch), [_TRUE], 10.0) is None:
+        isolating = _bubblewrapped(self._scratch)
+        if self._run([*isolating, "true"], _STARTING_S) is None:
             self.isolation = "bubblewrap: the tests write into a copy alone, and no network"
-            self._command = [*_bubblewrapped(self._scratch), *self._command]
+            self._command = [*isolating, *self._command]
         started = time.monotonic()
-        failure = self._run([], self._command, _MOST_S)
+        failure = self._run(self._command, _MOST_S)
         if failure is not None:
             self._temporary.cleanup()
             raise ProjectError(f"the tests of {self._folder} fail as they are: {failure}")
@@ -131,13 +142,11 @@ class ProjectTests:
         before = path.read_bytes()
         path.write_bytes(text.encode("utf-8", "replace"))
         try:
-            return self._run([], self._command, _MARGIN * self.seconds + _LEAST_S) is None
+            return self._run(self._command, _MARGIN * self.seconds + _LEAST_S) is None
         finally:
             path.write_bytes(before)
 
-    def _run(
-        self, wrapped: Sequence[str], command: Sequence[str], limit_s: float
-    ) -> str | None:
+    def _run(self, command: Sequence[str], limit_s: float) -> str | None:
         """Run a command in the copy; return why it failed, None where it did not."""
         sources = [path for path in (self._copy / "src", self._copy) if path.is_dir()]
         environment = {
@@ -153,7 +162,7 @@ class ProjectTests:
         with tempfile.TemporaryFile() as output:
             try:
                 process = subprocess.Popen(
-                    [*wrapped, *command],
+                    command,
                     cwd=self._copy,
                     env=environment,
                     stdin=subprocess.DEVNULL,

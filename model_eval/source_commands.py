@@ -2,10 +2,11 @@
 
 import argparse
 import hashlib
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -86,7 +87,7 @@ def perplexity(options: argparse.Namespace) -> int:
         bit_hours(model, left, size, stride),
         path,
     )
-    with progress_bar("reading") as progress:
+    with _interruptible(record), progress_bar("reading") as progress:
         for done, _ in enumerate(score_files(model, texts, record, size, stride), 1):
             progress(done, len(texts))
     report = {"settings": settings, "bits": bit_figures(record.lines)}
@@ -116,18 +117,21 @@ def holes(options: argparse.Namespace) -> int:
             "isolation": tests.isolation if tests else None,
         }
         path, record = open_record("holes", options, settings)
-        _ask_about(
-            exported,
-            settings,
-            folder,
-            texts,
-            chosen,
-            record,
-            tests,
-            path,
-        )
+        with _interruptible(record):
+            _ask_about(exported, settings, folder, texts, chosen, record, tests, path)
     report = {"settings": settings, "holes": hole_figures(record.lines)}
     return conclude(options, path, report, hole_tables)
+
+
+@contextmanager
+def _interruptible(record: Record) -> Iterator[None]:
+    """Let somebody break a run off, which then ends with the figures of what is done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not record.lines:
+            raise
+        print("It was broken off; the figures are of what is done.", file=sys.stderr)
 
 
 def choose_texts(texts: Mapping[str, str], limit: int | None) -> dict[str, str]:
@@ -201,7 +205,8 @@ def _ask_about(
     """Ask about the holes that the record lacks; no server is started for none."""
     total = len(chosen) + len(chosen_again(chosen))
     n_left = total - len(record.lines)
-    what = f"{len(chosen)} holes in {len({hole.file for hole in chosen})} files, {n_left} left"
+    n_files = len({hole.file for hole in chosen})
+    what = f"{len(chosen)} holes in {n_files} files, some twice, {n_left} requests left"
     if not n_left:
         announce(what, 0.0, path)
         return
@@ -216,16 +221,17 @@ def _ask_about(
 
 
 def _prompt_perplexity(options: argparse.Namespace) -> int:
-    run = read_record(options.mtpb)
+    recorded, problems_file = options.mtpb
+    run = read_record(recorded)
     header = run.settings
     if header.get("evaluation") != "mtpb" or header.get("mode") != "clean":
-        raise RunError(f"{options.mtpb} is no record of `codegen-lsp eval mtpb` in clean mode")
-    problems, sha256 = read_problems(options.problems, whole=False)
+        raise RunError(f"{recorded} is no record of `codegen-lsp eval mtpb` in clean mode")
+    problems, sha256 = read_problems(problems_file, whole=False)
     if sha256 != header["problems_sha256"]:
-        raise RunError(f"{options.mtpb} is a run on other problems than {options.problems}")
+        raise RunError(f"{recorded} is a run on other problems than {problems_file}")
     model, opened = open_model(options.model, options.threads)
     if opened["weights_sha256"] != header["weights_sha256"]:
-        raise RunError(f"{options.mtpb} is a run of another model: {header['model']}")
+        raise RunError(f"{recorded} is a run of another model: {header['model']}")
     cases = [Case(problem, i) for problem in problems for i in range(len(problem.inputs))]
     samples = passed_samples(cases, run.lines, outcomes(run))
     settings = {
@@ -238,7 +244,7 @@ def _prompt_perplexity(options: argparse.Namespace) -> int:
     path, record = open_record("perplexity", options, settings)
     left = samples[len(record.lines) :]
     announce(f"{len(samples)} programs, {len(left)} left", prompt_hours(model, left), path)
-    with progress_bar("reading") as progress:
+    with _interruptible(record), progress_bar("reading") as progress:
         for done, _ in enumerate(measure(model, samples, record), 1):
             progress(done, len(samples))
     report: dict[str, Any] = {"settings": settings, "prompts": perplexity_figures(record.lines)}
@@ -251,7 +257,10 @@ def _calibrate(name: str | None, threshold: float | None) -> str:
     """Write a threshold into the model's manifest, or take an old one away."""
     folder, _ = export_of(name)
     manifest = read_manifest(folder)
-    write_manifest(replace(manifest, perplexity_threshold=threshold), folder)
+    try:
+        write_manifest(replace(manifest, perplexity_threshold=threshold), folder)
+    except OSError as error:
+        raise RunError(f"{folder} cannot keep a threshold: {error.strerror}") from error
     if threshold is None:
         return f"no evidence, so {folder.name} has no threshold"
     return f"{folder.name} calls prompts above a perplexity of {threshold:.1f} unclear"

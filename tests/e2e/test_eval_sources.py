@@ -12,6 +12,7 @@ import pytest
 from lsp_server.__main__ import main
 from lsp_server.loading import open_model
 from lsp_server.models import exported_folder
+from model_eval import bits, source_commands
 from model_eval.executing import digest
 from model_eval.hole_scores import EXACT, METRICS, TESTS
 from model_eval.mtpb import CLEAN, MULTI, Case, programs_of, read_problems
@@ -87,6 +88,29 @@ def test_bits_of_a_folder(
     record.write_bytes(whole[: len(whole) * 2 // 3])
     assert figures(capsys, *arguments) == report
     assert record.read_bytes() == whole
+
+
+def test_who_breaks_a_run_off_gets_what_is_done(
+    project: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends with the figures of the files that were read, or with none at all."""
+    (project / "more.py").write_text(CODE)
+    known, n_left = bits.score_text, [1]
+
+    def score_text(*arguments: Any, **options: Any) -> Any:
+        if not n_left[0]:
+            raise KeyboardInterrupt
+        n_left[0] -= 1
+        return known(*arguments, **options)
+
+    monkeypatch.setattr(source_commands, "score_text", score_text)
+    arguments = ("perplexity", project, "--window", 128, "--record")
+    report = figures(capsys, *arguments, tmp_path / "run.jsonl")
+    assert report["bits"]["positions"][0]["n_files"] == 1
+    assert main(["eval", *map(str, arguments), str(tmp_path / "none.jsonl")]) == 130
 
 
 def test_holes_through_the_real_server(
@@ -167,7 +191,7 @@ def programs(tmp_path: Path, model: Path) -> list[str]:
         lines.append({"program": digest(program), "error": None, "printed": ["int", "0x1"]})
     record = tmp_path / "mtpb.jsonl"
     record.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return [f"--mtpb={record}", f"--problems={problems}", f"--model={model}"]
+    return ["--mtpb", str(record), str(problems), f"--model={model}"]
 
 
 def test_prompts_of_recorded_programs(
