@@ -25,6 +25,9 @@ _MODULES = _INSTALLED / "node_modules"
 _ENTRY = _MODULES / "code-server" / "out" / "node" / "entry.js"
 _DRIVER = Path(__file__).parent / "vscode" / "driver.mjs"
 _SETTINGS = {
+    # The embedded model knows little: what it writes is shown, whatever it is.
+    "codegen.checkDeadlineMs": 0,
+    "codegen.suggest": "eager",
     "chat.disableAIFeatures": True,
     "extensions.autoCheckUpdates": False,
     "extensions.autoUpdate": False,
@@ -42,17 +45,6 @@ _KEYS = [
     {"key": "ctrl+alt+t", "command": "editor.action.inlineSuggest.trigger"},
 ]
 """VS Code has no keys of its own for these."""
-_GHOST = """(() => {
-  const parts = (name) => [...document.querySelectorAll(name)];
-  const first = parts('.ghost-text-decoration').map((part) => part.textContent).join('');
-  const lines = new Set(parts('.ghost-text').map((part) => part.parentElement));
-  return [first, ...[...lines].map((line) => line.textContent)].join('\\n').replaceAll('\\u00a0', ' ');
-})()"""
-_MESSAGES = (
-    "[...document.querySelectorAll('.notifications-toasts .notification-list-item-message')]"
-    ".map(message => message.textContent)"
-)
-_STATUS = f"document.querySelector('[id=\"{_EXTENSION}.status\"] a')?.ariaLabel"
 Found = TypeVar("Found")
 
 
@@ -81,7 +73,7 @@ class CodeServer:
         self.data = folder / "data"
         for part in (self.home, self.data / "User", self.data / "Machine"):
             part.mkdir(parents=True)
-        (self.data / "User" / "settings.json").write_text(json.dumps(_SETTINGS))
+        self.set_user()
         (self.data / "User" / "keybindings.json").write_text(json.dumps(_KEYS))
         self._command = [
             str(node),
@@ -103,6 +95,7 @@ class CodeServer:
             "EXTENSIONS_GALLERY": "{}",
             # Whoever would reach for a network notices.
             "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+            "PIP_NO_COMPILE": "1",
         }
 
     def install(self, extension: Path) -> None:
@@ -148,23 +141,28 @@ class CodeServer:
         return [child for child in children if _is_server(child)]
 
     def set_machine(self, **settings: Any) -> None:
-        """Set what a person sets for this machine, at once; ``_`` stands for a dot."""
-        values = {f"codegen.{key.replace('_', '.')}": value for key, value in settings.items()}
-        file = self.data / "Machine" / "settings.json"
+        """Set what a person sets for this machine, and nothing else of it."""
+        self._set("Machine", _named(settings))
+
+    def set_user(self, **settings: Any) -> None:
+        """Set what a person sets for all machines, and nothing else of it."""
+        self._set("User", _SETTINGS | _named(settings))
+
+    def _set(self, whose: str, settings: dict[str, Any]) -> None:
+        file = self.data / whose / "settings.json"
         written = file.with_suffix(".new")
-        written.write_text(json.dumps(values))
+        written.write_text(json.dumps(settings))
+        # Nobody reads half of it.
         written.rename(file)
 
-    def url(self, folder: Path, file: Path | None = None) -> str:
+    def url(self, folder: Path, file: Path) -> str:
         """Return where a folder is open, and a file in it."""
-        opened = f"http://127.0.0.1:{self.port}/?folder={quote(str(folder))}"
-        if file is not None:
-            uri = f"vscode-remote://127.0.0.1:{self.port}{quote(str(file))}"
-            opened += f"&payload={quote(json.dumps([['openFile', uri]]))}"
-        return opened
+        uri = f"vscode-remote://127.0.0.1:{self.port}{quote(str(file))}"
+        payload = quote(json.dumps([["openFile", uri]]))
+        return f"http://127.0.0.1:{self.port}/?folder={quote(str(folder))}&payload={payload}"
 
     def _is_up(self) -> bool:
-        with suppress(OSError), urlopen(f"http://127.0.0.1:{self.port}/healthz") as answer:  # noqa: S310
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{self.port}/healthz") as answer:
             return bool(answer.status == 200)
         return False
 
@@ -201,48 +199,32 @@ class Window:
             raise AssertionError(f"{method} {args}: {answer['error']}")
         return answer["result"]
 
-    def open(self, folder: Path, file: Path | None = None) -> None:
-        """Open a folder, and a file in it, in place of what is open."""
+    def open(self, folder: Path, file: Path) -> None:
+        """Open a folder and a file of it, in place of what is open."""
         self.call("open", self._server.url(folder, file))
-        self.wait("document.querySelector('.monaco-workbench .part.statusbar') !== null")
-        if file is not None:
-            self.wait_for_editor(file.name)
+        self.wait(f"seen.hasEditor({_js(file.name)})")
 
     def show(self, file: Path) -> None:
         """Show a file and put the cursor at its end."""
-        self.press("Control+P")
-        self.wait("document.querySelector('.quick-input-widget input') === document.activeElement")
-        self.call("insert", str(file))
-        name = json.dumps(file.name)
-        self.wait(
-            "document.querySelector('.quick-input-list .monaco-list-row.focused')"
-            f"?.textContent.includes({name})"
-        )
-        self.press("Enter")
-        self.wait_for_editor(file.name)
+        self.open_quickly(file)
+        self.wait(f"seen.hasEditor({_js(file.name)})")
         self.press("Control+End")
 
-    def wait_for_editor(self, name: str) -> None:
-        """Wait until a file can be typed into."""
-        self.wait(
-            "document.querySelector('.tab.active')?.getAttribute('data-resource-name') === "
-            f"{json.dumps(name)} && document.querySelector('.editor-instance .view-line') !== null"
-        )
+    def open_quickly(self, file: Path) -> None:
+        """Open a file by its path."""
+        self._choose("Control+P", str(file), file.name)
 
     def run(self, title: str) -> None:
         """Run a command of the palette by its title."""
-        self.press("F1")
-        self.wait("document.querySelector('.quick-input-widget input') === document.activeElement")
-        self.call("insert", title)
-        self.wait(
-            "document.querySelector('.quick-input-list .monaco-list-row.focused')"
-            f"?.textContent.includes({json.dumps(title)})"
-        )
-        self.press("Enter")
+        self._choose("F1", title, title)
 
-    def choose(self, text: str) -> None:
-        """Choose an entry of the list that is open."""
-        self.call("click", ".quick-input-list .monaco-list-row", text)
+    def _choose(self, key: str, typed: str, shown: str) -> None:
+        self.press(key)
+        self.wait("seen.isListOpen()")
+        self.call("insert", typed)
+        self.wait(f"seen.isFocusedInList({_js(shown)})")
+        self.press("Enter")
+        self.wait("!seen.isListOpen()")
 
     def type(self, text: str) -> None:
         """Type, a key at a time."""
@@ -252,6 +234,10 @@ class Window:
         """Press keys, named as playwright does."""
         for key in keys:
             self.call("press", key)
+
+    def click(self, selector: str, text: str | None = None) -> None:
+        """Click on the first element that matches, and has a text."""
+        self.call("click", selector, text)
 
     def wait(self, expression: str) -> Any:
         """Return what an expression is in the page as soon as it is true."""
@@ -264,42 +250,48 @@ class Window:
     @property
     def ghost(self) -> str:
         """Return the ghost text on the screen."""
-        return str(self.evaluate(_GHOST))
+        return str(self.evaluate("seen.ghost()"))
 
-    def wait_for_ghost(self, text: str = "") -> str:
-        """Return the ghost text as soon as it is there and holds a text."""
-        return str(
-            self.wait(
-                f"(() => {{ const ghost = {_GHOST};"
-                f" return ghost.includes({json.dumps(text)}) && ghost; }})()"
-            )
+    def wait_for_ghost(self, text: str = "", but_not: str = "") -> str:
+        """Return the ghost text as soon as there is one that holds a text, and is not one."""
+        self.wait(
+            f"seen.ghost() !== '' && seen.ghost() !== {_js(but_not)}"
+            f" && seen.ghost().includes({_js(text)})"
         )
+        return self.ghost
 
     def wait_for_no_ghost(self) -> None:
         """Wait until there is none."""
-        self.wait(f"({_GHOST}) === ''")
+        self.wait("seen.ghost() === ''")
 
-    def wait_for_status(self, *words: str) -> str:
+    @property
+    def text(self) -> str:
+        """Return what can be seen of the file."""
+        return str(self.evaluate("seen.text()"))
+
+    def wait_for_status(self, *words: str, but_not: str = "\0") -> str:
         """Return what the status bar says of us as soon as it holds all words."""
-        return str(
-            self.wait(
-                f"(() => {{ const status = {_STATUS} ?? '';"
-                f" return {json.dumps(words)}.every(word => status.includes(word)) && status; }})()"
-            )
-        )
+        found = f"{_js(words)}.every((word) => seen.status().includes(word))"
+        self.wait(f"!seen.status().includes({_js(but_not)}) && {found}")
+        return str(self.evaluate("seen.status()"))
 
     @property
     def messages(self) -> list[str]:
         """Return the notifications on the screen."""
-        return list(self.evaluate(_MESSAGES))
+        return list(self.evaluate("seen.messages()"))
 
-    def wait_for_message(self, text: str) -> str:
-        """Return a notification that holds a text as soon as it is there."""
-        return str(self.wait(f"{_MESSAGES}.find(message => message.includes({json.dumps(text)}))"))
+    def wait_for_message(self, text: str) -> None:
+        """Wait for a notification that holds a text."""
+        self.wait(f"seen.messages().some((message) => message.includes({_js(text)}))")
+
+    def clear_messages(self) -> None:
+        """Take all notifications away."""
+        self.run("Notifications: Clear All Notifications")
+        self.wait("seen.messages().length === 0")
 
     def answer_message(self, button: str) -> None:
         """Press a button of a notification."""
-        self.call("click", ".notification-list-item-buttons-container .monaco-button", button)
+        self.click(".notification-list-item-buttons-container .monaco-button", button)
 
     def save(self, file: Path, holds: str) -> str:
         """Save, and return the file as soon as it holds a text."""
@@ -335,8 +327,19 @@ def windows(server: CodeServer) -> Iterator[Window]:
 
 def vsix() -> Path:
     """Return the extension, built where it is not built yet."""
-    subprocess.run(["make", "--silent", "vsix"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["make", "--silent", "vsix"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+    )
     return ROOT / "dist" / "codegen-lsp.vsix"
+
+
+def _js(value: object) -> str:
+    return json.dumps(value)
+
+
+def _named(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by their names; in a keyword ``_`` stands for a dot."""
+    return {f"codegen.{key.replace('_', '.')}": value for key, value in settings.items()}
 
 
 def _is_server(process: psutil.Process) -> bool:

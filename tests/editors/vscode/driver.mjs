@@ -12,6 +12,7 @@ const browser = await chromium.launch({
   args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
 });
 const context = await browser.newContext({ viewport: { width: 1000, height: 620 } });
+await context.addInitScript({ path: new URL('page.js', import.meta.url).pathname });
 const outside = new Set();
 await context.route('**/*', (route) => {
   const { hostname, protocol, origin } = new URL(route.request().url());
