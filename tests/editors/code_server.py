@@ -173,6 +173,7 @@ class Window:
     def __init__(self, server: CodeServer) -> None:
         """Start the browser."""
         self._server = server
+        self._n_failures = 0
         self._process = subprocess.Popen(
             ["node", str(_DRIVER), str(_INSTALLED), str(server.home)],
             stdin=subprocess.PIPE,
@@ -195,7 +196,8 @@ class Window:
         process.stdin.flush()
         answer = json.loads(process.stdout.readline())
         if "error" in answer:
-            self.screenshot("failure")
+            self._n_failures += 1
+            self.screenshot(f"failure{self._n_failures}")
             raise AssertionError(f"{method} {args}: {answer['error']}")
         return answer["result"]
 
@@ -225,6 +227,16 @@ class Window:
         self.wait(f"seen.isFocusedInList({_js(shown)})")
         self.press("Enter")
         self.wait("!seen.isListOpen()")
+
+    def choose_in_menu(self, *labels: str) -> None:
+        """Open the context menu and choose an entry, through its submenus."""
+        self.press("Shift+F10")
+        for n, label in enumerate(labels):
+            self.wait(f"seen.menus().length > {n}")
+            while label not in self.evaluate(f"seen.focusedInMenu({n})"):
+                self.press("ArrowDown")
+            self.press("Enter")
+        self.wait("seen.menus().length === 0")
 
     def type(self, text: str) -> None:
         """Type, a key at a time."""

@@ -51,6 +51,7 @@ function addCommands(context: vscode.ExtensionContext, parts: Parts): void {
     'codegen.installServer': async () => {
       // A program that runs cannot be replaced everywhere.
       await serving.stop();
+      status.show({ kind: 'starting', message: 'the server is being installed', model: '' });
       try {
         await installation.install();
       } finally {

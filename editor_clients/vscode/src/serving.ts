@@ -86,7 +86,9 @@ export class Serving implements vscode.Disposable {
     try {
       server = await this.installation.find();
     } catch (error) {
-      this.fail(error instanceof Error ? error.message : String(error));
+      this.fail(error instanceof Error ? error.message : String(error), {
+        'Open the Settings': 'codegen.showSettings',
+      });
       return;
     }
     if (start !== this.nStarts) {
@@ -155,7 +157,10 @@ export class Serving implements vscode.Disposable {
     this.crashes = [...this.crashes.filter((then) => now - then < WITHIN_MS), now];
     const nCrashes = this.crashes.length;
     if (nCrashes >= CRASHES) {
-      this.fail(`the server ended ${nCrashes} times in a row and is not started again`);
+      this.fail(`the server ended ${nCrashes} times in a row and is not started again`, {
+        'Show the Log': 'codegen.showLog',
+        'Restart the Server': 'codegen.restart',
+      });
       return;
     }
     this.status.show({ kind: 'starting', message: 'it ended and is started again', model: '' });
@@ -163,13 +168,9 @@ export class Serving implements vscode.Disposable {
     this.waiting = setTimeout(() => void this.start(), wait);
   }
 
-  private fail(reason: string): void {
+  private fail(reason: string, cures: Record<string, string>): void {
     this.log.error(reason);
     this.status.show({ kind: 'failed', message: reason, model: '' });
-    const cures: Record<string, string> = {
-      'Show the Log': 'codegen.showLog',
-      'Restart the Server': 'codegen.restart',
-    };
     const shown = vscode.window.showErrorMessage(`CodeGen: ${reason}.`, ...Object.keys(cures));
     void shown.then((cure) => cure && vscode.commands.executeCommand(cures[cure] ?? ''));
   }

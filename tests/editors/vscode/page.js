@@ -41,6 +41,17 @@ globalThis.seen = {
     return entry?.includes(text);
   },
 
+  // The context menu and those of its submenus that are open.
+  menus() {
+    const root = document.querySelector('.shadow-root-host')?.shadowRoot ?? document;
+    return [...root.querySelectorAll('.monaco-menu .actions-container')];
+  },
+
+  focusedInMenu(n) {
+    const focused = this.menus()[n].querySelector(':scope > .action-item.focused');
+    return focused?.textContent ?? '';
+  },
+
   onChange(look) {
     const what = { childList: true, subtree: true, characterData: true };
     new MutationObserver(look).observe(document.body, what);
