@@ -65,10 +65,12 @@ ONLY = {
         "lsp_server.check",
         "lsp_server.check_attributes",
         "lsp_server.check_certainty",
+        "lsp_server.jedi_script",
     },
     "matplotlib": {"model_eval.plots"},
     "platformdirs": {
         "lsp_server.acceptance",
+        "lsp_server.jedi_script",
         "lsp_server.models",
         "model_eval.commands",
         "model_eval.packages",
