@@ -15,7 +15,9 @@ import parso.cache
 from platformdirs import user_cache_path
 
 from lsp_server.environment import package_paths
+from lsp_server.jedi_self import bind_self
 
+bind_self()
 jedi.settings.cache_directory = user_cache_path("codegen-lsp") / "jedi"
 # jedi would import these packages for real to look at them.
 jedi.settings.auto_import_modules = []

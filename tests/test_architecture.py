@@ -24,8 +24,8 @@ ORDER = {
         "language_lines", "truncation", "turns", "notebooks", "packing", "plan", "repair",
         "repetition", "known_names", "steering", "prompt", "infill", "drafting", "completion",
         "confidence", "answers", "synthesis", "staleness", "tokenizer", "session", "engine",
-        "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_script",
-        "check_certainty", "name_lookup", "check_buffer", "check_names", "check_attributes",
+        "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_self",
+        "jedi_script", "check_certainty", "name_lookup", "check_buffer", "check_names", "check_attributes",
         "check_calls", "check", "check_worker", "pending_checks", "doctor", "server_log",
         "message_input", "client_process", "model_host", "answering", "protocol",
         "turn_actions", "turn_hints", "server", "model_commands", "limited_run", "commands",
@@ -49,6 +49,7 @@ ONLY = {
         "lsp_server.check_certainty",
         "lsp_server.check_names",
         "lsp_server.jedi_script",
+        "lsp_server.jedi_self",
         "lsp_server.name_lookup",
     },
     "lsprotocol": {
