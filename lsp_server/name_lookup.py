@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jedi
-from jedi.inference.gradual.conversion import convert_values
 
 from lsp_server.check_certainty import certain_values, decorators_of
 from lsp_server.jedi_script import open_script
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.member_names import member_names
 
 # What jedi calls a value and a leaf has no public types.
 _Value = Any
@@ -190,14 +190,8 @@ def _used_by(value: _Value) -> set[str]:
 
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
     """Return what a value is known to have, seen from a scope of the syntax tree."""
-    own = {"origin_scope": scope} if scope is not None else {}
     slots = {name for code in _own_codes(value) for name in _slots_in(code)}
-    return slots | {
-        name.string_name
-        for known in (value, *convert_values([value]))
-        for found in known.get_filters(**own)
-        for name in found.values()
-    }
+    return slots | member_names(value, scope)
 
 
 def _own_codes(value: _Value) -> Iterator[str]:
@@ -275,8 +269,9 @@ def _is_set_outside(node: _Leaf) -> bool:
 
 
 def _is_module_closed(value: _Value) -> bool:
-    found = {name.string_name for f in value.get_filters() for name in f.values()}
-    if "__getattr__" in found or value.py__name__() in _OPEN_MODULES:
+    if value.py__name__() in _OPEN_MODULES:
+        return False
+    if any(found.get("__getattr__") for found in value.get_filters()):
         return False
     node = value.tree_node
     if node is None or value.is_stub():
