@@ -301,9 +301,9 @@ def _names_class(parts: list[_Node], context: _Context) -> bool:
     name = parts[-1].get_last_leaf().value
     if name in _ANY:
         return False
-    is_stub = bool(context.get_root_context().is_stub())
     if name == "Self":
-        return is_stub
+        return True
+    is_stub = bool(context.get_root_context().is_stub())
     values = context.infer_node(parts[0])
     for trailer in parts[1:]:
         values = infer_trailer(context, values, trailer)

@@ -24,6 +24,8 @@ from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 _LARGEST_TEXT = 1 << 20
 """Characters; a larger file is unchecked, because jedi would take minutes."""
 _STUCK_AFTER_S = 20.0
+_GRACE_S = 1.0
+"""So long a worker may take to end by itself; killed, it may leave half a file behind."""
 
 _URGENT, _USUAL, _LAST = range(3)
 
@@ -88,13 +90,14 @@ class CheckWorker:
         self.submit(CheckRequest("", 0, "import os\nfrom os import path\n"))
 
     def close(self) -> None:
-        """End the process; what is still asked is unchecked."""
+        """End the process; what still waits is unchecked."""
         with self._lock:
             self._is_closed = True
             self._queue.put((_LAST, next(self._numbers), None))
-            if self._process is not None:
-                self._process.kill()
         if self._thread is not None:
+            self._thread.join(_GRACE_S)
+            if process := self._process:
+                process.kill()
             self._thread.join()
 
     def _run(self) -> None:
@@ -126,7 +129,12 @@ class CheckWorker:
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
+        if process is None:
+            return
+        try:
+            # It ends with its standard input.
+            process.communicate(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
 
@@ -147,6 +155,7 @@ def _start_process() -> subprocess.Popen[str]:
 def main() -> None:
     """Answer requests until standard input ends."""
     from lsp_server.check import check
+    from lsp_server.jedi_script import clear_cache, is_of_cache
     from lsp_server.name_lookup import known_names
 
     # What a library prints must not end up among the answers.
@@ -154,15 +163,24 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def answer(question: dict[str, Any]) -> Verdict | KnownNames | None:
-        if question.pop("asked") == NamesRequest.__name__:
+        if question["asked"] == NamesRequest.__name__:
             return known_names(cattrs.structure(question, NamesRequest))
         return check(cattrs.structure(question, CheckRequest))
+
+    def answer_twice(question: dict[str, Any]) -> Verdict | KnownNames | None:
+        try:
+            return answer(question)
+        except Exception as error:
+            if not is_of_cache(error):
+                raise
+        clear_cache()
+        return answer(question)
 
     for line in sys.stdin:
         question = json.loads(line)
         is_check = question["asked"] == CheckRequest.__name__
         try:
-            found = answer(question)
+            found = answer_twice(question)
         # jedi can raise anything on code that it does not understand.
         except Exception:  # noqa: BLE001
             found = UNCHECKED if is_check else None

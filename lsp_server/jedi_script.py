@@ -1,16 +1,24 @@
 """Opens a buffer in jedi so that nothing of the project runs; pure jedi, no questions asked.
 
 No interpreter is started and nothing is imported from the project: an environment's
-packages are read as paths.
+packages are read as paths. Parsed modules are kept in a folder of ours, as pickles that
+parso writes and reads; it must be no folder that anybody else writes to.
 """
 
+import shutil
 from functools import cache
 from pathlib import Path
+from traceback import walk_tb
 
 import jedi
+import parso.cache
+from platformdirs import user_cache_path
 
 from lsp_server.environment import package_paths
+from lsp_server.jedi_self import bind_self
 
+bind_self()
+jedi.settings.cache_directory = user_cache_path("codegen-lsp") / "jedi"
 # jedi would import these packages for real to look at them.
 jedi.settings.auto_import_modules = []
 # What a parameter may be is guessed from its calls, and a guess is not certain.
@@ -36,3 +44,16 @@ def open_script(text: str, path: str | None, project: str | None) -> jedi.Script
 def _environment() -> jedi.api.environment.InterpreterEnvironment:
     # The worker's own interpreter: a project's would run the project's .pth files.
     return jedi.InterpreterEnvironment()
+
+
+def is_of_cache(error: BaseException) -> bool:
+    """Tell whether parso failed at its stored modules: one that was half written, say."""
+    return any(
+        frame.f_code.co_filename == parso.cache.__file__
+        for frame, _ in walk_tb(error.__traceback__)
+    )
+
+
+def clear_cache() -> None:
+    """Delete the stored modules, which are made again as they are needed."""
+    shutil.rmtree(jedi.settings.cache_directory, ignore_errors=True)

@@ -52,6 +52,8 @@ def _unknown(marked: str, insert_text: str) -> list[str]:
         ("$0", "with open('a') as f:\n    f.reed()"),
         ("$0", "for line in open('a'):\n    line.striip()"),
         ("from pathlib import Path\n$0", "Path('a').exist()"),
+        ("from pathlib import Path\n$0", "(Path('a') / 'b').parent.exist()"),
+        ("from pathlib import Path\nfor p in Path.cwd().glob('*'):\n    $0", "p.raed_text()"),
         ("import re\n$0", "m = re.match('a', 'b')\nm.gruop()"),
         ("import logging\nlog = logging.getLogger()\n$0", "log.wran('a')"),
         ("import datetime\n$0", "datetime.datetime.now().yaer"),
@@ -123,6 +125,38 @@ def test_what_certainly_lacks_an_attribute_is_flagged(marked: str, insert_text: 
 )  # fmt: skip
 def test_what_may_have_an_attribute_is_not_flagged(marked: str, insert_text: str) -> None:
     """Where anything is open, guarded, or not of the new text, the check is silent."""
+    assert _unknown(marked, insert_text) == []
+
+
+_FLUENT = """
+from pathlib import Path
+from typing import Self
+class Query:
+    def where(self) -> Self:
+        return self
+    def every(self) -> list[Self]: ...
+class Special(Query):
+    def extra(self): return 1
+here = Path(__file__)
+for part in here.parent.iterdir():
+    {0}
+for query in Special().every():
+    {1}
+"""
+
+
+@pytest.mark.parametrize(
+    "insert_text",
+    [
+        "(here / 'a').read_text(), here.parent.exists(), Path.cwd().with_name('a').unlink()",
+        "Path('a').resolve().relative_to('b').exists(), here.with_suffix('.x').open()",
+        "part.read_text(), part.parent.mkdir(), part.is_dir()",
+        "query.extra(), query.where().where().extra(), Special().where().extra()",
+    ],
+)
+def test_self_is_the_class_that_is_asked(insert_text: str) -> None:
+    """What a method of a base returns as Self has the names of the class below."""
+    marked = _FLUENT.format(*(("$0", "pass") if "part." in insert_text else ("pass", "$0")))
     assert _unknown(marked, insert_text) == []
 
 

@@ -97,6 +97,33 @@ def test_closing_gives_the_backlog_up(worker: CheckWorker) -> None:
     assert worker.submit(_GOOD).result(0) == UNCHECKED
 
 
+@pytest.mark.parametrize("n_left", [0, 100])
+def test_a_stored_module_that_was_half_written_is_made_again(
+    worker: CheckWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_left: int
+) -> None:
+    """A process that is killed while it stores a module costs no later verdict."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    request = CheckRequest("import json\n", 12, "json.lods('1')")
+    first = worker.submit(request).result(_DEADLINE_S)
+    assert first.verdict is VerdictKind.FLAGGED
+    os.kill(_pid(worker), signal.SIGKILL)
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    stored = list(tmp_path.rglob("*.pkl"))
+    assert stored
+    for path in stored:
+        os.truncate(path, n_left)
+    assert worker.submit(request).result(_DEADLINE_S) == first
+
+
+def test_closing_lets_a_worker_end_by_itself(worker: CheckWorker) -> None:
+    """What it is writing, a stored module perhaps, becomes whole."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    process = worker._process
+    assert process is not None
+    worker.close()
+    assert process.returncode == 0
+
+
 def test_a_very_large_file_is_unchecked_at_once(worker: CheckWorker) -> None:
     """A check is not asked about files that would take it minutes."""
     request = CheckRequest("x = 1\n" * 200_000, 0, "y = 1")
