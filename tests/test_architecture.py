@@ -25,8 +25,9 @@ ORDER = {
         "repetition", "known_names", "steering", "prompt", "infill", "drafting", "completion",
         "confidence", "answers", "synthesis", "staleness", "tokenizer", "session", "engine",
         "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_self",
-        "jedi_script", "check_certainty", "name_lookup", "check_buffer", "check_names",
-        "check_attributes", "check_calls", "check", "check_worker", "pending_checks",
+        "jedi_script", "check_certainty", "member_names", "name_lookup", "check_buffer",
+        "check_names", "check_attributes", "check_calls", "check", "time_limit",
+        "check_worker", "pending_checks",
         "doctor", "server_log", "message_input", "client_process", "model_host", "answering",
         "protocol", "turn_actions", "turn_hints", "server", "model_commands", "limited_run",
         "commands", "__main__",
@@ -50,6 +51,7 @@ ONLY = {
         "lsp_server.check_names",
         "lsp_server.jedi_script",
         "lsp_server.jedi_self",
+        "lsp_server.member_names",
         "lsp_server.name_lookup",
     },
     "lsprotocol": {
@@ -67,6 +69,8 @@ ONLY = {
         "lsp_server.check_attributes",
         "lsp_server.check_certainty",
         "lsp_server.jedi_script",
+        "lsp_server.member_names",
+        "lsp_server.time_limit",
     },
     "matplotlib": {"model_eval.plots"},
     "platformdirs": {
