@@ -62,7 +62,7 @@ def test_a_name_is_due(statement: str, kind: NameKind, begun: str) -> None:
         "", "x", "x = 1.", "x = 1_0.", "x = ...", "'a.", "'''a.\nb.", "# a.", "x = 1  # a.",
         "f'{a.", "a. b", "from . ", "from os import path as p", "from os import path as ",
         "import os", "import os.", "from os.", "[a, b", "{a, ", "(a, b", "def f(a, b",
-        "x = (a", "import a, b", "f(lambda a, b", "f(x, lambda a, b=1, c", 
+        "x = (a", "import a, b", "f(lambda a, b", "f(x, lambda a, b=1, c",
         "import a; import b.", "if (a", "with (a, b", "if x: from os.", "from a import b;",
     ],
 )  # fmt: skip
