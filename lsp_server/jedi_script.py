@@ -6,6 +6,8 @@ parso writes and reads; it must be no folder that anybody else writes to.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from traceback import walk_tb
@@ -15,9 +17,9 @@ import parso.cache
 from platformdirs import user_cache_path
 
 from lsp_server.environment import package_paths
-from lsp_server.jedi_self import bind_self
+from lsp_server.jedi_results import correct_results
 
-bind_self()
+correct_results()
 jedi.settings.cache_directory = user_cache_path("codegen-lsp") / "jedi"
 # jedi would import these packages for real to look at them.
 jedi.settings.auto_import_modules = []
@@ -44,6 +46,16 @@ def open_script(text: str, path: str | None, project: str | None) -> jedi.Script
 def _environment() -> jedi.api.environment.InterpreterEnvironment:
     # The worker's own interpreter: a project's would run the project's .pth files.
     return jedi.InterpreterEnvironment()
+
+
+@contextmanager
+def tolerating() -> Iterator[None]:
+    """Pass over what jedi raises on odd code, but not what a stored module is to blame for."""
+    try:
+        yield
+    except Exception as error:
+        if is_of_cache(error):
+            raise
 
 
 def is_of_cache(error: BaseException) -> bool:

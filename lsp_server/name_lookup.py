@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jedi
+from jedi.inference.compiled import builtin_from_name
 
 from lsp_server.check_certainty import certain_values, decorators_of
 from lsp_server.jedi_script import open_script
@@ -80,7 +81,7 @@ def known_names(request: NamesRequest) -> KnownNames | None:
         own = names_of(value, scope)
         begun = _WORD.match(request.text, request.offset)
         # What is being written may be wrong.
-        used = _used_by(value) - {begun[0] if begun else ""}
+        used = used_by(value) - {begun[0] if begun else ""}
         if not value.is_module() and not (_is_whole(own) and used <= own):
             return None
         receivers.add(receiver)
@@ -165,7 +166,7 @@ def _is_whole(names: set[str]) -> bool:
     return "__class__" in names and any(not name.startswith("__") for name in names)
 
 
-def _used_by(value: _Value) -> set[str]:
+def used_by(value: _Value) -> set[str]:
     """Return the names that an object's class and its bases use of themselves.
 
     A mixin uses names that only other classes give.
@@ -191,7 +192,20 @@ def _used_by(value: _Value) -> set[str]:
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
     """Return what a value is known to have, seen from a scope of the syntax tree."""
     slots = {name for code in _own_codes(value) for name in _slots_in(code)}
-    return slots | member_names(value, scope)
+    names = slots | member_names(value, scope)
+    return names.union(*(member_names(other, scope) for other in _unlisted(value)))
+
+
+def _unlisted(value: _Value) -> Iterator[_Value]:
+    """Yield what gives a value names, but not in jedi's list of them."""
+    if value.is_module():
+        return
+    if value.is_class():
+        yield from value.get_metaclasses()
+    cls = value if value.is_class() else value.py__class__()
+    # The tuple that a NamedTuple is.
+    if any(base.py__name__() == "Tuple" for base in cls.py__mro__()):
+        yield builtin_from_name(value.inference_state, "tuple")
 
 
 def _own_codes(value: _Value) -> Iterator[str]:
@@ -228,6 +242,12 @@ def is_closed(value: _Value) -> bool:
     if not metaclasses <= _PLAIN_METACLASSES:
         return False
     if all(base.py__name__() != "object" for base in bases):
+        return False
+    if value.is_class() and cls.get_root_context().py__name__() == "typing":
+        # The stub does not say that these are abstract classes.
+        return False
+    if cls.py__name__().endswith("Mixin"):
+        # It lives by what others have.
         return False
     for base in bases:
         if base.is_compiled() or base.tree_node.type != "classdef":
