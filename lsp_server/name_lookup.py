@@ -179,14 +179,20 @@ def used_by(value: _Value) -> set[str]:
     used: set[str] = set()
     for base in cls.py__mro__():
         if not base.is_compiled() and base.tree_node.type == "classdef":
-            found = base.tree_node.get_root_node().get_used_names()
-            for leaf in (leaf for word in words for leaf in found.get(word, ())):
-                dot = leaf.get_next_leaf()
-                name = dot and dot.get_next_leaf()
-                is_inside = base.tree_node.start_pos <= leaf.start_pos < base.tree_node.end_pos
-                if is_inside and name and dot.value == "." and name.type == "name":
-                    used.add(name.value)
+            used.update(_used_in(base.tree_node, words))
     return {name for name in used if not name.startswith("__")}
+
+
+def _used_in(node: _Leaf, words: tuple[str, ...]) -> Iterator[str]:
+    """Yield what stands after a dot and one of the words in a piece of code."""
+    start, end = node.start_pos, node.end_pos
+    found = node.get_root_node().get_used_names()
+    for leaf in (leaf for word in words for leaf in found.get(word, ())):
+        if start <= leaf.start_pos < end:
+            dot = leaf.get_next_leaf()
+            name = dot and dot.get_next_leaf()
+            if name and dot.value == "." and name.type == "name":
+                yield name.value
 
 
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
@@ -215,7 +221,15 @@ def _own_codes(value: _Value) -> Iterator[str]:
     cls = value if value.is_class() else value.py__class__()
     for base in cls.py__mro__():
         if not base.is_compiled() and base.tree_node.type == "classdef":
-            yield base.tree_node.get_code()
+            yield _code_of(base)
+
+
+def _code_of(cls: _Value) -> str:
+    """Return the code of a class, from its file, because the tree is slow to write it out."""
+    (first, start), (last, end) = cls.tree_node.start_pos, cls.tree_node.end_pos
+    lines = cls.get_root_context().code_lines[first - 1 : last - 1]
+    ending = cls.get_root_context().code_lines[last - 1 : last]
+    return "".join([*lines, *(line[:end] for line in ending)])[start:]
 
 
 def _slots_in(code: str) -> list[str]:
@@ -258,7 +272,7 @@ def is_closed(value: _Value) -> bool:
             return False
         is_object = base.py__name__() == "object"
         functions = {f.name.value: f for f in base.tree_node.iter_funcdefs()}
-        code = base.tree_node.get_code()
+        code = _code_of(base)
         if "__setstate__" in functions:
             # It gives back what was there before.
             code = code.replace(functions["__setstate__"].get_code(), "")
