@@ -13,6 +13,7 @@ from lsp_server.check_buffer import CheckedBuffer
 from lsp_server.check_certainty import (
     decorators_of,
     definitions,
+    has_given_up,
     is_certain,
     is_chain_certain,
 )
@@ -132,7 +133,7 @@ def _signatures(script: jedi.Script, end: tuple[int, int]) -> list[list[_Paramet
         if not found:
             return []
         signatures += found
-    return signatures
+    return [] if has_given_up(context) else signatures
 
 
 def _is_changed(name: _Name) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jedi.inference import recursion
 from jedi.inference.gradual.type_var import TypeVar
 from jedi.inference.helpers import infer_call_of_leaf
 from jedi.inference.names import TreeNameDefinition
@@ -54,7 +55,19 @@ def certain_values(context: _Context, parts: list[_Node], leaf: _Node) -> set[An
         # Which binding holds here depends on the way that led here.
         for name in definitions(context, last):
             values |= set(name.infer())
+    if has_given_up(context):
+        return None
     return {value for value in values if value.py__name__() != "NoneType"}
+
+
+def has_given_up(context: _Context) -> bool:
+    """Tell whether jedi has come to a limit, after which what it finds is not all."""
+    detector = context.inference_state.execution_recursion_detector
+    most = max(detector._funcdef_execution_counts.values(), default=0)
+    return (
+        detector._execution_count >= recursion.total_function_execution_limit
+        or most >= recursion.per_function_execution_limit
+    )
 
 
 def is_certain(context: _Context, node: _Node, depth: int = _DEPTH) -> bool:

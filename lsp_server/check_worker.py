@@ -24,6 +24,8 @@ from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 _LARGEST_TEXT = 1 << 20
 """Characters; a larger file is unchecked, because jedi would take minutes."""
 _STUCK_AFTER_S = 20.0
+_NAMES_WITHIN_S, _CHECK_WITHIN_S, _FIRST_WITHIN_S = 1.0, 2.0, 15.0
+"""So long one question may work and keep the others waiting; the first loads what all need."""
 _GRACE_S = 1.0
 """So long a worker may take to end by itself; killed, it may leave half a file behind."""
 
@@ -157,6 +159,7 @@ def main() -> None:
     from lsp_server.check import check
     from lsp_server.jedi_script import clear_cache, is_of_cache
     from lsp_server.name_lookup import known_names
+    from lsp_server.time_limit import OutOfTime, at_most
 
     # What a library prints must not end up among the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -174,16 +177,20 @@ def main() -> None:
             if not is_of_cache(error):
                 raise
         clear_cache()
-        return answer(question)
+        with at_most(_FIRST_WITHIN_S):
+            return answer(question)
 
+    within = _FIRST_WITHIN_S
     for line in sys.stdin:
         question = json.loads(line)
         is_check = question["asked"] == CheckRequest.__name__
         try:
-            found = answer_twice(question)
+            with at_most(max(within, _CHECK_WITHIN_S if is_check else _NAMES_WITHIN_S)):
+                found = answer_twice(question)
         # jedi can raise anything on code that it does not understand.
-        except Exception:  # noqa: BLE001
+        except (Exception, OutOfTime):  # noqa: BLE001
             found = UNCHECKED if is_check else None
+        within = 0.0
         print(json.dumps(found and asdict(found)), file=answers, flush=True)
 
 

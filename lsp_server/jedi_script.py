@@ -14,6 +14,7 @@ from traceback import walk_tb
 
 import jedi
 import parso.cache
+from jedi.inference import recursion
 from platformdirs import user_cache_path
 
 from lsp_server.environment import package_paths
@@ -25,6 +26,9 @@ jedi.settings.cache_directory = user_cache_path("codegen-lsp") / "jedi"
 jedi.settings.auto_import_modules = []
 # What a parameter may be is guessed from its calls, and a guess is not certain.
 jedi.settings.dynamic_params = False
+# What jedi finds once it has run a function 6 times, or 200 in all, lacks what it would find.
+recursion.per_function_execution_limit = 100
+recursion.total_function_execution_limit = 2000
 
 
 def open_script(text: str, path: str | None, project: str | None) -> jedi.Script:

@@ -197,7 +197,7 @@ def _used_in(node: _Leaf, words: tuple[str, ...]) -> Iterator[str]:
 
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
     """Return what a value is known to have, seen from a scope of the syntax tree."""
-    slots = {name for code in _own_codes(value) for name in _slots_in(code)}
+    slots = {name for code in _own_codes(value) for name in _slots_in(code) or ()}
     names = slots | member_names(value, scope)
     return names.union(*(member_names(other, scope) for other in _unlisted(value)))
 
@@ -232,13 +232,13 @@ def _code_of(cls: _Value) -> str:
     return "".join([*lines, *(line[:end] for line in ending)])[start:]
 
 
-def _slots_in(code: str) -> list[str]:
-    """Return the names in the slots of a class, none where they are computed."""
+def _slots_in(code: str) -> list[str] | None:
+    """Return the names in the slots of a class, None where they are computed."""
     found = _SLOTS.search(code)
     try:
         slots = ast.literal_eval(found[1]) if found else ()
     except (SyntaxError, ValueError):
-        return []
+        return None
     names = (slots,) if isinstance(slots, str) else slots
     return [name for name in names if isinstance(name, str)]
 
@@ -281,7 +281,7 @@ def is_closed(value: _Value) -> bool:
         # Of a stub nothing is run.
         if base.get_root_context().is_stub():
             continue
-        if _slots_in(code):
+        if _slots_in(code) is not None:
             code = _SLOTS.sub("", code, count=1)
         is_plain = set(decorators_of(base.tree_node)) <= _PLAIN_DECORATORS
         has_metaclass = _METACLASS.match(code) is not None

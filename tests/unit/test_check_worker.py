@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -61,6 +63,42 @@ def test_a_stuck_worker_is_replaced(
     later = worker.submit(_BAD)
     assert stuck.result(_DEADLINE_S) == UNCHECKED
     assert later.result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+
+
+_SLOW = """
+import lsp_server.name_lookup
+from lsp_server import check_worker
+
+def never(request):
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+
+lsp_server.name_lookup.known_names = never
+check_worker._NAMES_WITHIN_S = check_worker._FIRST_WITHIN_S = 0.2
+check_worker._CHECK_WITHIN_S = 20.0
+check_worker.main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer that signals")
+def test_a_question_that_never_ends_is_given_up(
+    worker: CheckWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An analyser that is slow costs its own answer, in the same process, and no other."""
+    real = subprocess.Popen
+
+    def slow(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        return real([command[0], "-c", _SLOW], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    assert worker.known_names(NamesRequest("x.", 2)).result(_DEADLINE_S) is None
+    pid = _pid(worker)
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+    assert _pid(worker) == pid
 
 
 def test_a_cancelled_request_is_not_checked(worker: CheckWorker) -> None:
