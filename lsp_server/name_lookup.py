@@ -49,7 +49,7 @@ def known_names(request: NamesRequest) -> KnownNames | None:
     instance whose bases are all known, and without a hook for other names; and where a
     class uses nothing of its own that is not known. May raise whatever jedi raises.
     """
-    script = open_script(request.text, request.path, request.project)
+    script = open_script(request.text, request.path, request.project, request.environment)
     place = _place(request.text, request.offset)
     if request.kind is NameKind.KEYWORD:
         return _known_keywords(script, place)
