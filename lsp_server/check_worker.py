@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
-from itertools import count
+from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
 from queue import PriorityQueue
 from typing import Any
 
 import cattrs
 
-from lsp_server.known_names import KnownNames, NamesRequest
+from lsp_server.known_names import KnownNames, NameKind, NamesRequest, imported_modules
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 
 _LARGEST_TEXT = 1 << 20
@@ -30,6 +30,8 @@ _GRACE_S = 1.0
 """So long a worker may take to end by itself; killed, it may leave half a file behind."""
 
 _URGENT, _USUAL, _LAST = range(3)
+_N_LOADED, _N_LOADED_IN_ALL = 20, 200
+"""So many modules of a file, and of all files, are read before anybody asks."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class CheckWorker:
         self._busy_since: float | None = None
         self._lock = threading.Lock()
         self._is_closed = False
+        self._loaded: set[tuple[str | None, ...]] = set()
 
     def submit(self, request: CheckRequest) -> "Future[Verdict]":
         """Return the future verdict; it never fails, and is unchecked at the worst.
@@ -86,6 +89,19 @@ class CheckWorker:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
             self._queue.put((priority, next(self._numbers), work))
+
+    def load_imports(self, request: NamesRequest) -> None:
+        """Let the modules that a file imports be read while nothing else is asked.
+
+        Each is a question of its own, asked once of a project's files, so that one that is
+        urgent waits for one at most.
+        """
+        for module, end in islice(imported_modules(request.text), _N_LOADED):
+            key = module, request.project, request.environment
+            if key not in self._loaded and len(self._loaded) < _N_LOADED_IN_ALL:
+                self._loaded.add(key)
+                question = replace(request, offset=end, kind=NameKind.IMPORT)
+                self._put(_LAST, _Work(question, Future(), KnownNames | None, None))
 
     def warm_up(self) -> None:
         """Start the process and let jedi load what every check needs."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jedi
+from jedi.inference.compiled import builtin_from_name
 
 from lsp_server.check_certainty import certain_values, decorators_of
 from lsp_server.jedi_script import open_script
@@ -54,7 +55,7 @@ def known_names(request: NamesRequest) -> KnownNames | None:
     instance whose bases are all known, and without a hook for other names; and where a
     class uses nothing of its own that is not known. May raise whatever jedi raises.
     """
-    script = open_script(request.text, request.path, request.project)
+    script = open_script(request.text, request.path, request.project, request.environment)
     place = _place(request.text, request.offset)
     if request.kind is NameKind.KEYWORD:
         return _known_keywords(script, place)
@@ -87,7 +88,7 @@ def known_names(request: NamesRequest) -> KnownNames | None:
         own = names_of(value, scope)
         begun = _WORD.match(request.text, request.offset)
         # What is being written may be wrong.
-        used = _used_by(value) - {begun[0] if begun else ""}
+        used = used_by(value) - {begun[0] if begun else ""}
         if not value.is_module() and not (_is_whole(own) and used <= own):
             return None
         receivers.add(receiver)
@@ -184,7 +185,7 @@ def _is_whole(names: set[str]) -> bool:
     return "__class__" in names and any(not name.startswith("__") for name in names)
 
 
-def _used_by(value: _Value) -> set[str]:
+def used_by(value: _Value) -> set[str]:
     """Return the names that an object's class and its bases use of themselves.
 
     A mixin uses names that only other classes give.
@@ -215,8 +216,21 @@ def _used_in(node: _Leaf, words: tuple[str, ...]) -> Iterator[str]:
 
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
     """Return what a value is known to have, seen from a scope of the syntax tree."""
-    slots = {name for code in _own_codes(value) for name in _slots_in(code)}
-    return slots | member_names(value, scope)
+    slots = {name for code in _own_codes(value) for name in _slots_in(code) or ()}
+    names = slots | member_names(value, scope)
+    return names.union(*(member_names(other, scope) for other in _unlisted(value)))
+
+
+def _unlisted(value: _Value) -> Iterator[_Value]:
+    """Yield what gives a value names, but not in jedi's list of them."""
+    if value.is_module():
+        return
+    if value.is_class():
+        yield from value.get_metaclasses()
+    cls = value if value.is_class() else value.py__class__()
+    # The tuple that a NamedTuple is.
+    if any(base.py__name__() == "Tuple" for base in cls.py__mro__()):
+        yield builtin_from_name(value.inference_state, "tuple")
 
 
 def _own_codes(value: _Value) -> Iterator[str]:
@@ -237,13 +251,13 @@ def _code_of(cls: _Value) -> str:
     return "".join([*lines, *(line[:end] for line in ending)])[start:]
 
 
-def _slots_in(code: str) -> list[str]:
-    """Return the names in the slots of a class, none where they are computed."""
+def _slots_in(code: str) -> list[str] | None:
+    """Return the names in the slots of a class, None where they are computed."""
     found = _SLOTS.search(code)
     try:
         slots = ast.literal_eval(found[1]) if found else ()
     except (SyntaxError, ValueError):
-        return []
+        return None
     names = (slots,) if isinstance(slots, str) else slots
     return [name for name in names if isinstance(name, str)]
 
@@ -261,6 +275,12 @@ def is_closed(value: _Value) -> bool:
     if not metaclasses <= _PLAIN_METACLASSES:
         return False
     if all(base.py__name__() != "object" for base in bases):
+        return False
+    if value.is_class() and cls.get_root_context().py__name__() == "typing":
+        # The stub does not say that these are abstract classes.
+        return False
+    if cls.py__name__().endswith("Mixin"):
+        # It lives by what others have.
         return False
     for base in bases:
         if base.is_compiled() or base.tree_node.type != "classdef":
@@ -280,7 +300,7 @@ def is_closed(value: _Value) -> bool:
         # Of a stub nothing is run.
         if base.get_root_context().is_stub():
             continue
-        if _slots_in(code):
+        if _slots_in(code) is not None:
             code = _SLOTS.sub("", code, count=1)
         is_plain = set(decorators_of(base.tree_node)) <= _PLAIN_DECORATORS
         has_metaclass = _METACLASS.match(code) is not None

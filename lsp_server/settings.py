@@ -154,6 +154,13 @@ class Settings:
         "kinds of problems with false where they are not looked for: syntax, undefined-name, "
         "unresolved-import, unknown-attribute, wrong-argument",
     )
+    environment: str | None = _setting(
+        "environment",
+        None,
+        str,
+        "the folder of the Python environment whose packages the check reads, as files: "
+        "nothing in it is run; null: `.venv`, `venv` or `env` in the project's folder",
+    )
     steering: bool = _setting(
         "steering",
         True,

@@ -70,7 +70,7 @@ class NameMemory:
         after = request.text[line_end:] if line_end >= 0 else ""
         # Hashes, because texts are long.
         texts = hash(request.text[: request.offset]), hash(after)
-        key = (texts, request.kind, request.path, request.project)
+        key = (texts, request.kind, request.path, request.project, request.environment)
         with self._lock:
             answer = self._answers.pop(key, None)
             if answer is None or answer.cancelled():

@@ -1,7 +1,8 @@
-"""Teaches jedi what ``Self`` is: the class that is asked, not the one that wrote it.
+"""Corrects what jedi 0.20 takes the results of calls for; it knows no requests.
 
-jedi 0.20 takes ``Path("a").parent`` for a ``PurePath``, where typeshed writes the property,
-and knows nothing of what ``Generator[Self]`` yields. It knows no requests.
+``Self`` is the class that is asked, not the one that wrote it: ``Path("a").parent`` is a
+``Path``, and jedi says ``PurePath``. Of an overloaded function jedi takes the first
+signature that fits, and never sees that a ``Literal`` does: ``open("a", "rb")`` is an ``IO``.
 """
 
 from typing import Any
@@ -11,18 +12,38 @@ from jedi.inference.gradual import annotation as jedi_annotation
 from jedi.inference.gradual.base import DefineGenericBaseClass
 from jedi.inference.gradual.generics import TupleGenericManager
 from jedi.inference.gradual.typing import SelfClass
+from jedi.inference.param import get_executed_param_names_and_issues
+from jedi.inference.value.function import OverloadedFunctionValue
 
-# What jedi calls a function, its arguments and a value has no public types.
+# What jedi calls a function, its arguments, its signature and a value has no public types.
 _Function = Any
 _Arguments = Any
+_Signature = Any
 _Value = Any
 
 _infer_return_types = jedi_annotation.infer_return_types
 
 
-def bind_self() -> None:
-    """Let jedi bind ``Self`` in the annotations of results, from now on."""
+def correct_results() -> None:
+    """Let jedi bind ``Self`` and take what any fitting overload gives, from now on."""
     jedi_annotation.infer_return_types = _infer_with_self
+    OverloadedFunctionValue.py__call__ = _call_overloaded
+
+
+def _call_overloaded(self: _Function, arguments: _Arguments) -> ValueSet:
+    signatures = self.get_signatures()
+    are_fitting = [signature.matches_signature(arguments) for signature in signatures]
+    first = are_fitting.index(True) if any(are_fitting) else len(signatures)
+    return ValueSet.from_sets(
+        signature.value.as_context(arguments).infer()
+        for place, signature in enumerate(signatures)
+        if are_fitting[place] or (place < first and _takes_as_many(signature, arguments))
+    )
+
+
+def _takes_as_many(signature: _Signature, arguments: _Arguments) -> bool:
+    _, issues = get_executed_param_names_and_issues(signature.value, arguments)
+    return not issues
 
 
 def _infer_with_self(function: _Function, arguments: _Arguments) -> ValueSet:
