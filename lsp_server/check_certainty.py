@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jedi.inference import recursion
 from jedi.inference.gradual.type_var import TypeVar
 from jedi.inference.helpers import infer_call_of_leaf
 from jedi.inference.names import TreeNameDefinition
@@ -26,6 +27,13 @@ _PLAIN = frozenset(
 _ALTERNATIVES = frozenset({"or_test", "and_test", "arith_expr", "term"})
 _KEEPING_RESULT = frozenset({"staticmethod", "classmethod", "abstractmethod", "override"})
 _PROPERTIES = frozenset({"property", "cached_property"})
+_KNOWN_DECORATORS = (
+    _KEEPING_RESULT
+    | _PROPERTIES
+    | {"cache", "contextmanager", "asynccontextmanager", "deleter", "final", "lru_cache"}
+    | {"overload", "setter"}
+)
+"""What jedi knows the effect of."""
 _UNIONS = frozenset({"Optional", "Union", "Annotated", "ClassVar", "Final"})
 _ANY = frozenset({"Any", "object", "Incomplete", "MaybeNone", "Protocol"})
 _IMPORTS = frozenset({"import_name", "import_from"})
@@ -47,7 +55,19 @@ def certain_values(context: _Context, parts: list[_Node], leaf: _Node) -> set[An
         # Which binding holds here depends on the way that led here.
         for name in definitions(context, last):
             values |= set(name.infer())
+    if has_given_up(context):
+        return None
     return {value for value in values if value.py__name__() != "NoneType"}
+
+
+def has_given_up(context: _Context) -> bool:
+    """Tell whether jedi has come to a limit, after which what it finds is not all."""
+    detector = context.inference_state.execution_recursion_detector
+    most = max(detector._funcdef_execution_counts.values(), default=0)
+    return (
+        detector._execution_count >= recursion.total_function_execution_limit
+        or most >= recursion.per_function_execution_limit
+    )
 
 
 def is_certain(context: _Context, node: _Node, depth: int = _DEPTH) -> bool:
@@ -111,9 +131,33 @@ def _is_name_certain(
     if not found or all(are_none):
         return False
     return all(
-        is_none or _is_definition_certain(name, depth, is_trailer=is_trailer)
+        is_none
+        or (
+            not _is_kept_private(name, leaf)
+            and _is_definition_certain(name, depth, is_trailer=is_trailer)
+        )
         for name, is_none in zip(found, are_none, strict=True)
     )
+
+
+def _is_kept_private(name: _Name, leaf: _Node) -> bool:
+    """Tell whether another file imports a name and leaves it out of its ``__all__``.
+
+    jedi does not read ``__all__``: it may have come through a star import that lacks it.
+    """
+    found = name.tree_name
+    if found is None or found.get_root_node() is leaf.get_root_node():
+        return False
+    definition = found.get_definition(import_name_always=True)
+    root = found.get_root_node()
+    if (
+        definition is None
+        or definition.type not in _IMPORTS
+        or name.get_root_context().is_stub()
+    ):
+        return False
+    quoted = rf"""['"]{re.escape(found.value)}['"]"""
+    return "__all__" in root.get_used_names() and not re.search(quoted, root.get_code())
 
 
 def definitions(context: _Context, leaf: _Node) -> list[_Name]:
@@ -202,6 +246,9 @@ def _is_definition_certain(name: _Name, depth: int, *, is_trailer: bool) -> bool
         case "classdef":
             return True
         case "funcdef":
+            is_stub = context.get_root_context().is_stub()
+            if not is_stub and not set(decorators_of(definition)) <= _KNOWN_DECORATORS:
+                return False
             return not is_trailer or _is_member_certain(definition, context, depth)
         case "param":
             return _is_param_certain(definition, context)
@@ -301,9 +348,9 @@ def _names_class(parts: list[_Node], context: _Context) -> bool:
     name = parts[-1].get_last_leaf().value
     if name in _ANY:
         return False
-    is_stub = bool(context.get_root_context().is_stub())
     if name == "Self":
-        return is_stub
+        return True
+    is_stub = bool(context.get_root_context().is_stub())
     values = context.infer_node(parts[0])
     for trailer in parts[1:]:
         values = infer_trailer(context, values, trailer)

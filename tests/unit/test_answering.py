@@ -32,6 +32,9 @@ class Checker:
         """Know none."""
         raise NotImplementedError
 
+    def load_imports(self, request: NamesRequest) -> None:
+        """Do nothing."""
+
     def warm_up(self) -> None:
         """Do nothing."""
 

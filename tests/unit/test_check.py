@@ -56,6 +56,9 @@ def _check(marked: str, insert_text: str, **options: object) -> Verdict:
         ("$0", "from os import path, nothing_there", FLAGGED),
         ("$0", "import os.nothing_there", FLAGGED),
         ("$0", "import no_such_package_at_all", UNCHECKED),
+        ("$0", "try:\n    from os import gone\nexcept ImportError: pass", UNCHECKED),
+        ("$0", "try:\n    import os\nexcept OSError:\n    from os import gone", FLAGGED),
+        ("import sys\nif sys.version_info > (9,):\n    $0", "from os import gone", UNCHECKED),
         ("$0", "from no_such_package_at_all import x", UNCHECKED),
         ("from os.path import *\n$0", "join('a')", OK),
         ("from os.path import *\n$0", "jion('a')", FLAGGED),
@@ -124,6 +127,12 @@ def test_a_name_is_named_once() -> None:
     """A program that uses one undefined name everywhere has one problem."""
     (problem,) = _check("$0", "a = z\nb = z\nc = z").problems
     assert (problem.line, problem.character) == (0, 4)
+
+
+def test_a_package_has_a_path() -> None:
+    """Only the file of a package knows ``__path__``."""
+    assert _check("$0", "print(__path__)", path="/a/__init__.py").verdict is OK
+    assert _check("$0", "print(__path__)", path="/a/b.py").verdict is FLAGGED
 
 
 def test_stubs_may_use_names_before_they_are_defined() -> None:
