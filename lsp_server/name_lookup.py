@@ -34,11 +34,17 @@ _PLAIN_METACLASSES = frozenset({"type", "ABCMeta", "EnumMeta", "EnumType"})
 _PLAIN_DECORATORS = frozenset(
     {"dataclass", "final", "runtime_checkable", "total_ordering", "unique", "define", "frozen"}
 )
+_ATTRS = frozenset({"define", "frozen"})
+"""Their fields lose a leading underscore as keywords, and jedi leaves it."""
+_KEEPING_KEYWORDS = frozenset(
+    {"abstractmethod", "classmethod", "final", "overload", "override", "staticmethod"}
+)
 _SPECIAL = frozenset({"__members__", "__dataclass_fields__"})
 """Names that decorators and metaclasses give."""
 _OPEN_MODULES = frozenset({"sys"})
 """Programs are frozen with names of their own in it."""
 _WORD = re.compile(r"\w+")
+_PRIVATE_FIELD = re.compile(r"^[ \t]+_\w*[ \t]*[:=]", re.M)
 _BY_NAME = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
 
 
@@ -64,7 +70,8 @@ def known_names(request: NamesRequest) -> KnownNames | None:
     scope = context.tree_node
     if request.kind is NameKind.IMPORT:
         scope = None
-        values = {v for name in script.infer(*leaf.end_pos) for v in name._name.infer()}
+        found = script.infer(*leaf.end_pos, prefer_stubs=True)
+        values = {value for name in found for value in name._name.infer()}
     else:
         found = certain_values(context, _chain_before(leaf), leaf)
         if found is None:
@@ -112,9 +119,21 @@ def _is_called_as_written(script: jedi.Script, bracket: tuple[int, int]) -> bool
 
 def _has_plain_signature(value: _Value) -> bool:
     if value.is_class():
-        return is_closed(value)
-    node = value.tree_node
-    return value.is_function() and node is not None and not decorators_of(node)
+        return is_closed(value) and not _has_renamed_fields(value)
+    node = getattr(value, "tree_node", None)
+    if node is None or node.type != "funcdef":
+        return False
+    return set(decorators_of(node)) <= _KEEPING_KEYWORDS
+
+
+def _has_renamed_fields(cls: _Value) -> bool:
+    return any(
+        base.tree_node.type == "classdef"
+        and not _ATTRS.isdisjoint(decorators_of(base.tree_node))
+        and _PRIVATE_FIELD.search(_code_of(base)) is not None
+        for base in cls.py__mro__()
+        if not base.is_compiled()
+    )
 
 
 def _chain_before(leaf: _Leaf) -> list[_Leaf]:

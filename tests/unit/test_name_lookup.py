@@ -151,12 +151,50 @@ def test_an_unknown_module_names_nothing(module: str) -> None:
         ("@unknown\ndef f(a): pass\nf($0", None),
         ("def f(a): pass\nif unknown:\n    f = unknown.f\nf($0", None),
         ("unknown($0", None),
+        ("import attrs\n@attrs.define\nclass A:\n    _b: int\n    c: int\nA($0", None),
     ],
 )
 def test_keywords_of_known_calls(marked: str, names: set[str] | None) -> None:
     """A call takes the keywords of its signature; one that takes any has none to tell."""
     known = _known(marked, NameKind.KEYWORD)
     assert (known and set(known.names)) == names
+
+
+@pytest.mark.parametrize(
+    ("called", "names"),
+    [
+        ("print(", {"sep", "end", "file", "flush"}),
+        ("open(", {"file", "mode", "encoding", "opener"}),
+        ("sorted([1], ", {"key", "reverse"}),
+        ("max(1, ", {"key", "default"}),
+        ("import re\nre.sub('a', ", {"pattern", "repl", "string", "count", "flags"}),
+        ("import subprocess\nsubprocess.run([], ", {"args", "check", "capture_output"}),
+        ("'a'.split(", {"sep", "maxsplit"}),
+        ("class A:\n  @classmethod\n  def f(cls, a): pass\nA.f(", {"a"}),
+    ],
+)
+def test_keywords_of_overloaded_functions(called: str, names: set[str]) -> None:
+    """A call takes the keywords of all signatures of its function."""
+    known = _known(called + "$0", NameKind.KEYWORD)
+    assert known is not None
+    assert names <= set(known.names)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("os", {"path", "getcwd", "environ"}),
+        ("typing", {"Any", "TYPE_CHECKING"}),
+        ("collections", {"Counter", "abc"}),
+        ("signal", {"SIGTERM", "signal"}),
+        ("unittest", {"TestCase", "mock"}),
+    ],
+)
+def test_imports_from_modules_that_a_stub_describes(module: str, names: set[str]) -> None:
+    """What a module makes by a computation is known from its stub."""
+    known = _known(f"from {module}$0 import ", NameKind.IMPORT)
+    assert known is not None
+    assert names <= set(known.names)
 
 
 @settings(max_examples=60, deadline=None)
