@@ -1,12 +1,13 @@
 """A real Neovim with our plug-in, driven as a person drives it: by keys."""
 
 import os
-import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any, TypeVar
 
 import psutil
@@ -20,7 +21,7 @@ SERVER = (sys.executable, "-m", "lsp_server", "serve")
 FAKE_SERVER = (sys.executable, str(ROOT / "tests" / "e2e" / "fake_server.py"))
 DEBOUNCE_MS = 200
 """How long Neovim itself waits after a key before it asks."""
-DEADLINE_S = 20.0
+DEADLINE_S = float(os.environ.get("NV_DEADLINE", "60"))
 Found = TypeVar("Found")
 
 _GHOST = """
@@ -39,6 +40,17 @@ _G.said = {}
 vim.notify = function(message) table.insert(_G.said, message) end
 vim.opt.runtimepath:prepend(%(plugin)s)
 vim.opt.swapfile = false
+-- How many questions were answered.
+_G.answered = 0
+vim.api.nvim_create_autocmd("LspRequest", {
+  callback = function(event)
+    local request = event.data.request
+    if request.method == "textDocument/inlineCompletion" and request.type == "complete" then
+      -- Once the answer is shown.
+      vim.schedule(function() _G.answered = _G.answered + 1 end)
+    end
+  end,
+})
 %(lines)s
 """
 
@@ -88,32 +100,61 @@ def write_init(home: Path, lines: str) -> Path:
     return init
 
 
+def is_listening(address: str) -> bool:
+    """Tell whether somebody listens at a socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(address) == 0
+
+
+def wait_for(found: Callable[[], Found | None]) -> Found:
+    """Return what ``found`` finds, as soon as it is something.
+
+    Raises:
+        TimeoutError: it found nothing for too long.
+    """
+    until = time.monotonic() + DEADLINE_S
+    while not (value := found()):
+        if time.monotonic() > until:
+            raise TimeoutError("waited in vain")
+        time.sleep(0.003)
+    return value
+
+
 class Neovim:
     """What the tests do at the keyboard, and see on the screen."""
 
     def __init__(self, home: Path, lines: str, *, folder: Path, **variables: str) -> None:
         """Start Neovim in a folder, with a configuration."""
-        init = write_init(home, lines)
-        env = shutil.which("env")
-        assert env
-        settings = [f"{k}={v}" for k, v in environment(home, **variables).items()]
-        arguments = ["--embed", "--headless", "--clean", "-n", "-u", str(init)]
-        program = str(installed(NEOVIM))
+        init, address = write_init(home, lines), str(home / "socket")
         self.folder = folder
-        self._nvim = pynvim.attach(
-            "child",
-            argv=[env, "-i", f"--chdir={folder}", *settings, program, *arguments],
+        self._process = psutil.Popen(
+            [str(installed(NEOVIM)), "--headless", "--clean", "-n", "-u", str(init)]
+            + ["--listen", address],
+            cwd=folder,
+            env=environment(home, **variables),
+            stdin=DEVNULL,
         )
+        wait_for(lambda: is_listening(address))
+        self._nvim = pynvim.attach("socket", path=address)
+        # Without a screen, Neovim answers its own questions. This one shows messages
+        # beside the text, so that no key is asked for to read on.
+        self._nvim.ui_attach(100, 30, ext_messages=True)
+
+    def kill(self) -> None:
+        """Kill Neovim."""
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
 
     def close(self) -> None:
         """End Neovim, and wait until its servers are gone too."""
-        me = psutil.Process(self.call("getpid"))
-        servers = me.children(recursive=True)
-        # The answer to this never comes.
+        is_running = self._process.poll() is None
+        servers = self._process.children(recursive=True) if is_running else []
+        # The answer is that the connection ends.
         with suppress(OSError, EOFError):
-            self._nvim.command("qall!", async_=True)
-        _, alive = psutil.wait_procs([me, *servers], timeout=DEADLINE_S)
+            self._nvim.command("qall!")
         self._nvim.close()
+        self._process.wait(DEADLINE_S)
+        _, alive = psutil.wait_procs(servers, timeout=DEADLINE_S)
         assert not alive, f"left over: {alive}"
 
     def lua(self, code: str, *arguments: object) -> Any:
@@ -163,6 +204,15 @@ class Neovim:
         return str(self.lua(_GHOST))
 
     @property
+    def seen(self) -> tuple[str, str]:
+        """The text before the cursor and the suggestion, of one moment."""
+        text, ghost = self.lua(
+            'local text = vim.api.nvim_get_current_line():sub(1, vim.fn.col(".") - 1) '
+            f"return {{ text, (function() {_GHOST} end)() }}"
+        )
+        return text, ghost
+
+    @property
     def text(self) -> str:
         """The buffer's text."""
         return "\n".join(self._nvim.current.buffer[:])
@@ -171,6 +221,30 @@ class Neovim:
     def before_cursor(self) -> str:
         """The text of the cursor's line before it."""
         return str(self.lua('return vim.api.nvim_get_current_line():sub(1, vim.fn.col(".") - 1)'))
+
+    @property
+    def n_answers(self) -> int:
+        """How many questions for suggestions were answered until now."""
+        return int(self.lua("return _G.answered"))
+
+    @property
+    def status(self) -> str:
+        """What the statusline says."""
+        return str(self.lua('return require("codegen_lsp").status()'))
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether turns are being written."""
+        return "writing turns" in self.status
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether Neovim waits for a person to say yes or no."""
+        return bool(self._nvim.api.get_mode()["mode"] == "r?")
+
+    def program_of(self, turn: str) -> str:
+        """Return the lines below a comment, up to a blank line."""
+        return self.text.partition(f"{turn}\n")[2].partition("\n\n")[0].strip()
 
     @property
     def said(self) -> list[str]:
@@ -183,13 +257,11 @@ class Neovim:
 
     def until(self, found: Callable[[], Found | None]) -> Found:
         """Return what ``found`` finds, as soon as it is something."""
-        until = time.monotonic() + DEADLINE_S
-        while not (value := found()):
-            if time.monotonic() > until:
-                seen = f"{self.text!r}, ghost {self.ghost!r}, said {self.said!r}"
-                raise AssertionError(f"waited in vain; the text is {seen}")
-            time.sleep(0.003)
-        return value
+        try:
+            return wait_for(found)
+        except TimeoutError:
+            seen = f"{self.text!r}, ghost {self.ghost!r}, said {self.said!r}"
+            raise AssertionError(f"waited in vain; the text is {seen}") from None
 
     def until_ghost(self, is_so: Callable[[str], bool] = bool) -> str:
         """Return the suggestion once it is as wanted."""
@@ -212,5 +284,5 @@ class Neovim:
     @property
     def servers(self) -> list[psutil.Process]:
         """The servers that Neovim started."""
-        children = psutil.Process(self.call("getpid")).children()
+        children = self._process.children()
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
