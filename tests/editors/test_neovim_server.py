@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -112,8 +113,8 @@ def test_a_slow_model_shows_no_stale_text(
     neovim.until(lambda: log(tmp_path).count(["slow"]) > 1)
     assert not neovim.ghost
     neovim.type("<C-u>bc = ")
-    neovim.until(lambda: neovim.text == "bc = ")
-    assert neovim.until_ghost() == said_of("bc = ")
+    neovim.until(lambda: neovim.text == "a = bc = ")
+    assert neovim.until_ghost() == said_of("a = bc = ")
 
 
 def test_each_answer_is_that_of_the_text_on_the_screen(
@@ -130,7 +131,8 @@ def test_each_answer_is_that_of_the_text_on_the_screen(
             continue
         text, ghost = neovim.seen
         # Inside a number another text is asked for.
-        assert not text.endswith(" ") or ghost in ("", said_of(text))
+        if text.endswith(" "):
+            assert re.findall(r"\d+", ghost) in ([], re.findall(r"\d+", said_of(text)))
 
 
 def test_a_server_that_was_killed_comes_back(start: Start, fake: Sequence[str]) -> None:

@@ -162,7 +162,7 @@ local function take_exit(code, signal, client_id)
     vim.defer_fn(start, delay_ms)
   else
     M.tell(
-      ("the server ended %d times in a row (exit code %d, signal %d) and is left alone; "):format(
+      ("the server ended %d times in a row (exit code %d, signal %d); "):format(
         n_crashes,
         code,
         signal
