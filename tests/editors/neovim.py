@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ DEBOUNCE_MS = 200
 DEADLINE_S = float(os.environ.get("NV_DEADLINE", "60"))
 Found = TypeVar("Found")
 
+_NUMBERS = count()
 _GHOST = """
 local namespace = vim.api.nvim_create_namespace("nvim.lsp.inline_completion")
 local marks = vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, { details = true })
@@ -125,7 +127,7 @@ class Neovim:
 
     def __init__(self, home: Path, lines: str, *, folder: Path, **variables: str) -> None:
         """Start Neovim in a folder, with a configuration."""
-        init, address = write_init(home, lines), str(home / "socket")
+        init, address = write_init(home, lines), str(home / f"socket{next(_NUMBERS)}")
         self.folder = folder
         self._process = psutil.Popen(
             [str(installed(NEOVIM)), "--headless", "--clean", "-n", "-u", str(init)]

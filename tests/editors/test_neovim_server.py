@@ -303,8 +303,11 @@ def test_a_trusted_program_of_the_folder_starts(
     path = put_on_path(folder, fake)
     neovim = start(set_up(None), PATH=path)
     neovim.edit("trusted.py", "a = ")
-    assert f":trust {folder}/codegen-lsp" in neovim.was_told("so it is not started")
-    neovim.type(f":trust {folder}/codegen-lsp<CR>:CodegenRestart<CR>")
+    message = neovim.was_told("so it is not started")
+    assert f"{folder}/codegen-lsp" in message
+    assert ":view it, then :trust, then :CodegenRestart" in message
+    neovim.type(f":view {folder}/codegen-lsp<CR>:trust<CR>:buffer trusted.py<CR>")
+    neovim.type(":CodegenRestart<CR>")
     neovim.ready()
     neovim.type("A")
     assert neovim.until_ghost() == said_of("a = ")

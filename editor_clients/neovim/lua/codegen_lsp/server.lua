@@ -93,10 +93,9 @@ function M.find(folders)
   -- A path that a person's configuration spells out is theirs.
   local folder = program ~= name and folder_of(program, folders)
   if folder and not is_trusted(program) then
-    return nil,
-      ("%s lies in the folder that is open, so it is not started; if it is yours, "):format(
-        program
-      ) .. (":trust %s and :CodegenRestart"):format(program)
+    local why = "%s lies in the folder that is open, so it is not started; if it is yours, "
+    local cure = ":view it, then :trust, then :CodegenRestart"
+    return nil, (why .. cure):format(program)
   end
   command[1] = program
   return command
