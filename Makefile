@@ -6,7 +6,7 @@ EDITORS := .editors
 VSCODE := editor_clients/vscode
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo editors test vsix wheel
+.PHONY: bundle demo editors test vsix wheel
 .DELETE_ON_ERROR:
 
 # Writes a small program in several turns; MODEL=… names another model.
@@ -53,6 +53,14 @@ dist/codegen-lsp.vsix: dist/.wheel LICENSE $(VSCODE)/node_modules/.installed $(w
 $(VSCODE)/node_modules/.installed: $(VSCODE)/package-lock.json
 	cd $(VSCODE) && npm ci --silent
 	@touch $@
+
+# All of it for a machine without a network, with the wheels that the server needs, and
+# with SmolLM2-135M where that was pulled.
+MODEL_NAME := smollm2-135m
+bundle: dist/.wheel dist/codegen-lsp.vsix | $(VENV)/.installed
+	rm -rf dist/wheels
+	$(PIP) download --dest dist/wheels dist/*.whl
+	editor_clients/make_bundle.sh dist/codegen-lsp-bundle.tar dist/wheels dist/codegen-lsp.vsix $$($(BIN)/python -c 'from lsp_server.models import origin_of, source_folder; folder = source_folder(origin_of("$(MODEL_NAME)").place); print("$(MODEL_NAME)", folder) if folder.is_dir() else None')
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codegen-lsp needs Python >= 3.11; try: make PYTHON=python3.11")'

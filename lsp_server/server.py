@@ -572,13 +572,31 @@ class CompletionServer(LanguageServer):
         text = typed + answer.candidate.insert_text
         n_typed = n_code_units(typed, self.encoding)
         first = types.Position(cursor.line, cursor.character - n_typed)
+        label, mode = text.strip().splitlines()[0], self._insert_text_mode
+        if mode is types.InsertTextMode.AdjustIndentation:
+            # Such a client indents the lines below like the one where it inserts them.
+            before = snapshot.text[start : snapshot.offset]
+            indentation = before[: len(before) - len(before.lstrip(" \t"))]
+            text = re.sub(rf"(?<=[\r\n]){re.escape(indentation)}", "", text)
         return types.CompletionItem(
-            label=text.strip().splitlines()[0],
+            label=label,
             kind=types.CompletionItemKind.Text,
             insert_text_format=types.InsertTextFormat.PlainText,
+            insert_text_mode=mode,
             text_edit=types.TextEdit(types.Range(first, cursor), text),
             command=self._command(answer, request),
         )
+
+    @property
+    def _insert_text_mode(self) -> types.InsertTextMode | None:
+        """What is said of indentation: that it is right as it is, where a client hears it."""
+        known = self.client_capabilities.text_document
+        completion = known.completion if known else None
+        item = completion.completion_item if completion else None
+        modes = item.insert_text_mode_support if item else None
+        if modes and types.InsertTextMode.AsIs in modes.value_set:
+            return types.InsertTextMode.AsIs
+        return completion.insert_text_mode if completion else None
 
     def _cursor(self, answer: Answer, request: _Request) -> types.Position:
         text, offset = answer.snapshot.text, answer.snapshot.offset
