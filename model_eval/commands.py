@@ -5,6 +5,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
