@@ -114,7 +114,9 @@ def is_chain_certain(context: _Context, parts: list[_Node], depth: int = _DEPTH)
             if not _are_results_certain(values, depth - 1):
                 return False
         elif not _is_typed(trailer.get_previous_leaf()):
-            return False
+            is_first = trailer is parts[1]
+            if not is_first or not _is_annotated_generic(context, parts[0]):
+                return False
         values = infer_trailer(context, values, trailer)
         if not values:
             return False
@@ -360,9 +362,35 @@ def _names_class(parts: list[_Node], context: _Context) -> bool:
 
 
 def _are_elements_certain(context: _Context, iterable: _Node, depth: int) -> bool:
-    """Tell whether what an iterable yields is known: that of typed functions only."""
+    """Tell whether what an iterable yields is known: by a type, not by what it was made of."""
+    if _is_annotated_generic(context, iterable):
+        return True
     is_typed = iterable.type in ("atom_expr", "power") and _is_typed(iterable.get_last_leaf())
     return is_typed and is_certain(context, iterable, depth - 1)
+
+
+def _is_annotated_generic(context: _Context, leaf: _Node) -> bool:
+    """Tell whether a name is annotated like ``list[str]`` wherever it is bound."""
+    found = definitions(context, leaf) if leaf.type == "name" else []
+    return bool(found) and all(map(_are_parts_certain, found))
+
+
+def _are_parts_certain(name: _Name) -> bool:
+    definition = name.tree_name and name.tree_name.get_definition()
+    if definition is None or definition.type not in ("param", "expr_stmt"):
+        return False
+    is_param = definition.type == "param"
+    annotation = definition.annotation if is_param else _annotation(definition)
+    if annotation is None or annotation.type not in ("atom_expr", "power"):
+        return False
+    *named, subscript = annotation.children
+    if subscript.children[0].value != "[" or named[-1].get_last_leaf().value in _UNIONS:
+        return False
+    inner = subscript.children[1]
+    parts = inner.children[::2] if inner.type == "subscriptlist" else [inner]
+    # A parameter with a star is a tuple or a dictionary of these.
+    is_plain = not (is_param and definition.star_count)
+    return is_plain and all(_is_annotation_certain(part, name.parent_context) for part in parts)
 
 
 def _is_typed(last: _Node) -> bool:

@@ -153,6 +153,24 @@ def test_a_stored_module_that_was_half_written_is_made_again(
     assert worker.submit(request).result(_DEADLINE_S) == first
 
 
+def test_what_a_file_imports_is_read_once_and_behind_all_else(worker: CheckWorker) -> None:
+    """An opened file's modules are questions of their own, which nothing waits for."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    os.kill(_pid(worker), signal.SIGSTOP)
+    first = worker.submit(_GOOD)
+    text = "import json as j, os\nfrom os.path import join\nfrom . import a\nx = 'import b'\n"
+    for _ in range(2):
+        worker.load_imports(NamesRequest(text, 0, path="/a/b.py", project="/a"))
+    usual, urgent = worker.submit(_BAD), worker.known_names(NamesRequest("''.", 3))
+    waiting = [worker._queue.get()[-1] for _ in range(4)]
+    os.kill(_pid(worker), signal.SIGCONT)
+    assert first.result(_DEADLINE_S).verdict is VerdictKind.OK
+    futures = [work.future for work in waiting if work]
+    assert futures[:2] == [urgent, usual]
+    places = [work.request.offset for work in waiting[2:] if work]
+    assert [text[:place].split()[-1] for place in places] == ["json", "os.path"]
+
+
 def test_closing_lets_a_worker_end_by_itself(worker: CheckWorker) -> None:
     """What it is writing, a stored module perhaps, becomes whole."""
     worker.submit(_GOOD).result(_DEADLINE_S)

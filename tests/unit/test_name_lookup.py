@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.known_names import (
+    KnownNames,
+    NameKind,
+    NamesRequest,
+    Receiver,
+    imported_modules,
+)
 from lsp_server.name_lookup import known_names
 
 _CLASS = """
@@ -118,6 +124,15 @@ def test_an_import_names_what_the_module_has() -> None:
     known = _known(text.replace(" import $0", "$0 import "), NameKind.IMPORT)
     assert known is not None
     assert {"import_module", "util", "abc"} <= set(known.names)
+
+
+def test_the_modules_that_a_file_imports() -> None:
+    """Each module is told with its end, from broken code too."""
+    text = "import os.path as p\n  from ..a import (b\nfrom . import c\nimport \nx import y\n"
+    assert [(name, text[:end].split()[-1]) for name, end in imported_modules(text)] == [
+        ("os.path", "os.path"),
+        ("..a", "..a"),
+    ]
 
 
 @pytest.mark.parametrize("module", ["no_such_package_at_all", ".", ".sibling"])
