@@ -219,7 +219,7 @@ def test_an_unknown_keyword_gets_no_equals_sign() -> None:
         ("f('", "x", {b")", b"))", b"]"}),
         ("# f", "x", {b")", b"))", b"]"}),
         ('"""\nf', "x", {b")", b"))", b"]"}),
-        ("a = [\n" + "'x',\n" * 3000, "x", {b"]", b")", b"))"}),
+        ("a = [\n" + "'x',\n" * 4000, "x", {b"]", b")", b"))"}),
     ],
 )
 def test_brackets_close_what_is_open(before: str, written: str, closing: set[bytes]) -> None:
