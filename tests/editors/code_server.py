@@ -28,6 +28,8 @@ _SETTINGS = {
     # The embedded model knows little: what it writes is shown, whatever it is.
     "codegen.checkDeadlineMs": 0,
     "codegen.suggest": "eager",
+    # And a busy machine is no failure.
+    "codegen.deadlineMs": 20_000,
     "chat.disableAIFeatures": True,
     "extensions.autoCheckUpdates": False,
     "extensions.autoUpdate": False,

@@ -64,14 +64,14 @@ globalThis.seen = {
     this.onChange(() => this.ghosts.push(this.ghost()));
   },
 
-  // How long after the newest key there was ghost text, in milliseconds.
+  // How long after Enter there was ghost text, in milliseconds.
   times: [],
   time: undefined,
   timeGhosts() {
     let pressed;
     const press = (event) => {
       this.time = undefined;
-      pressed = event.timeStamp;
+      pressed = event.key === 'Enter' && !event.ctrlKey ? event.timeStamp : undefined;
     };
     addEventListener('keydown', press, true);
     this.onChange(() => {
