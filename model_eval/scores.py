@@ -6,6 +6,9 @@ from math import comb
 
 import numpy as np
 
+_FEWEST = 6
+"""Problems that can be evidence; 2 ** (1 - 6) is less than 5 %."""
+
 
 def best_of(values: Sequence[float], k: int) -> float:
     """Return the expected greatest of ``k`` values drawn from all of them without return.
@@ -78,7 +81,8 @@ def paired_difference(
     """Return how much the first values exceed the second ones on the same problems.
 
     There is a value for each problem; problems are drawn anew, both values of one together
-    (Efron and Tibshirani, 1993, section 8.3).
+    (Efron and Tibshirani, 1993, section 8.3). Of fewer than six problems the interval
+    always holds 0: that five differ in one direction is no evidence to a sign test either.
     """
     differences = np.subtract(ours, theirs, dtype=float)
     if not len(differences):
@@ -86,4 +90,6 @@ def paired_difference(
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(differences), size=(n_draws, len(differences)))
     low, high = np.percentile(differences[draws].mean(axis=1), [2.5, 97.5])
+    if len(differences) < _FEWEST:
+        low, high = min(low, 0.0), max(high, 0.0)
     return Difference(float(differences.mean()), float(low), float(high))

@@ -66,3 +66,11 @@ def test_a_paired_difference_knows_what_is_evidence() -> None:
     assert not chance.is_evidence
     assert chance.text().endswith("no evidence")
     assert not paired_difference([], []).is_evidence
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_few_problems_are_no_evidence(sign: float) -> None:
+    """Not even where all of them differ, and by as much as can be."""
+    for n in range(1, 6):
+        assert not paired_difference([sign] * n, [0.0] * n).is_evidence
+    assert paired_difference([sign] * 6, [0.0] * 6).is_evidence
