@@ -32,7 +32,21 @@ from rich.table import Table
 from lsp_server.check import check
 from lsp_server.verdict import CheckRequest, Verdict, VerdictKind
 
-_PACKAGES = ("click", "requests", "rich", "jinja2", "packaging", "pluggy", "httpx2", "anyio")
+_PACKAGES = (
+    "click",
+    "requests",
+    "rich",
+    "jinja2",
+    "packaging",
+    "pluggy",
+    "httpx2",
+    "anyio",
+    # These are full of paths.
+    "_pytest",
+    "filelock",
+    "huggingface_hub",
+    "virtualenv",
+)
 _KINDS = ("attribute", "name", "keyword", "arity")
 _SIMPLE = (
     ast.Expr,

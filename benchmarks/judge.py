@@ -120,19 +120,24 @@ def _duplicated(place: Place, answer: str) -> str:
     rest, _, below = place.after.partition("\n")
     rest = rest.strip()
     last = answer.rpartition("\n")[2]
+    before = place.before[len(place.before) - place.n_before :]
+    after = place.after[: place.n_after]
+    n_missing = _n_unmatched(before + after)
     if rest:
         closed_at = _first_unmatched(rest)
-        follows = rest if closed_at is None else rest[:closed_at].rstrip()
+        # Where nothing opened that bracket yet, the answer has to.
+        is_closed = closed_at is not None and not n_missing
+        follows = rest[:closed_at].rstrip() if is_closed else rest
         for length in range(len(follows), 0, -1):
             if last.endswith(follows[:length]) and _is_whole(last, follows, length):
                 return f"{follows[:length]!r} stands after it"
-    next_character = (rest or below.lstrip())[:1]
-    if next_character and next_character in _CLOSERS and _first_unmatched(answer) is not None:
-        before = place.before[len(place.before) - place.n_before :]
-        after = place.after[: place.n_after]
-        n_surplus = _n_unmatched(before + answer + after) - _n_unmatched(before + after)
+        if problem := _collision(last, rest):
+            return problem
+    if _first_unmatched(answer) is not None:
+        n_surplus = _n_unmatched(before + answer + after) - n_missing
         if n_surplus > 0:
-            return f"{next_character!r} is closed already"
+            next_character = (rest or below.lstrip())[:1]
+            return f"a bracket is closed before {next_character!r} that nothing opened"
     if not rest:
         ours = [line.rstrip() for line in answer.split("\n") if line.strip()]
         line_before = place.before.rpartition("\n")[2]
@@ -142,6 +147,16 @@ def _duplicated(place: Place, answer: str) -> str:
         for n in range(1, len(ours) + 1):
             if ours[-n:] == theirs[:n]:
                 return f"the line {ours[-n]!r} stands below"
+    return ""
+
+
+def _collision(last: str, rest: str) -> str:
+    """Return how an answer's last line and the rest of that line get in each other's way."""
+    if re.search(r"[\w)\]}]$", last) and re.match(r"\w", rest):
+        return f"{rest[:1]!r} follows what needs an operator between"
+    tokens = [token for token in _tokens(last) if token.type is PythonTokenTypes.ENDMARKER]
+    if any("#" in token.prefix for token in tokens):
+        return "a comment hides the rest of the line"
     return ""
 
 

@@ -21,7 +21,8 @@ from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import split_lines
 from lsp_server.repair import kept_text, rank
 from lsp_server.settings import Settings
-from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
+from lsp_server.syntax import parses_no_worse
+from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Fault, Verdict, VerdictKind
 
 _OFF_MARK = re.compile(r"(?:#|//|/\*|--|;)\s*codegen:\s*off\b")
 _N_MARK_LINES = 5
@@ -105,21 +106,22 @@ class Answering:
             return []
         self._outdated[uri] = outdated = asyncio.Event()
         answers = await self._answers(request, outdated)
+        hides = not request.is_invoked and self._keeper.settings.flagged == "hide"
+        broken = await self._broken(answers) if hides else []
         if outdated.is_set():
             return []
         del self._outdated[uri]
         log.info("shown: %s", ",".join(map(_verdict_of, answers)) or "nothing")
-        hides_flagged = not request.is_invoked and self._keeper.settings.flagged == "hide"
         shown = [
             answer
             for answer in _distinct(sorted(answers, key=_rank))
-            if not (hides_flagged and _is_flagged(answer))
+            if not (hides and (_is_flagged(answer) or answer in broken))
         ]
         if answers and not shown and (stays := self._shown_before(request.snapshot)):
             # A whole that is flagged takes nothing away of the part that was not.
             shown = [stays]
         if answers:
-            self._reasons[uri] = "" if shown else _fault_of(answers[0])
+            self._reasons[uri] = "" if shown else _fault_of(answers[0], is_broken=bool(broken))
         if self._keeper.settings.lines == "single" and not request.is_invoked:
             # The others are known, and come one by one.
             return [_first_line_of(answer) for answer in shown]
@@ -160,6 +162,20 @@ class Answering:
             completion, shown[0] if is_followed else None, self._keeper.settings
         )
         return answers
+
+    async def _broken(self, answers: list[Answer]) -> list[Answer]:
+        """Return the Python answers whose check is late and that leave code that is broken."""
+        if not self._keeper.settings.checks.get(Fault.SYNTAX, True):
+            return []
+        return [
+            answer
+            for answer in answers
+            if answer.verdict is None
+            and answer.snapshot.language_id == "python"
+            and not await asyncio.to_thread(
+                parses_no_worse, answer.snapshot, answer.candidate.insert_text
+            )
+        ]
 
     def _known(self, snapshot: Snapshot) -> Answer | None:
         """Return an answer that is known: what was shown stays, whatever came after it."""
@@ -272,8 +288,10 @@ def _is_flagged(answer: Answer) -> bool:
     return _verdict_of(answer) == VerdictKind.FLAGGED.value
 
 
-def _fault_of(answer: Answer) -> str:
+def _fault_of(answer: Answer, *, is_broken: bool) -> str:
     """Return why an answer is hidden; the codes of problems hold no text."""
+    if is_broken:
+        return "it is not whole Python, and the check is late"
     problems = answer.verdict.problems if answer.verdict else ()
     codes = sorted({problem.code for problem in problems})
     return f"the check found fault with it ({', '.join(codes) or 'no code'})"

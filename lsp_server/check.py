@@ -5,10 +5,12 @@ and can fail on odd code in odd ways.
 """
 
 import ast
+import sys
 import warnings
 from dataclasses import replace
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 import jedi
 import parso
@@ -17,6 +19,7 @@ from lsp_server.check_attributes import unknown_attributes
 from lsp_server.check_buffer import CheckedBuffer, parse
 from lsp_server.check_calls import wrong_arguments
 from lsp_server.check_names import undefined_names, unresolved_imports
+from lsp_server.environment import find_environment
 from lsp_server.jedi_script import open_script
 from lsp_server.repair import beginnings
 from lsp_server.verdict import UNCHECKED, CheckRequest, Fault, Problem, Verdict, VerdictKind
@@ -55,6 +58,9 @@ def _checked(request: CheckRequest) -> Verdict:
         return _check_tree(tree, buffer, request)
     if tree is None:
         return UNCHECKED
+    if _is_newer(request):
+        # It may be right there.
+        return UNCHECKED
     sees_syntax = Fault.SYNTAX not in request.off
     try:
         is_worse = _n_syntax_errors(buffer.text) > _n_syntax_errors(request.text)
@@ -72,10 +78,19 @@ def _checked(request: CheckRequest) -> Verdict:
     return UNCHECKED
 
 
+def _is_newer(request: CheckRequest) -> bool:
+    """Tell whether the project's Python is newer than the one that parses here."""
+    found = find_environment(
+        Path(request.project) if request.project else None,
+        Path(request.environment) if request.environment else None,
+    )
+    return found.version is not None and found.version > sys.version_info[:2]
+
+
 def _check_tree(tree: ast.Module, buffer: CheckedBuffer, request: CheckRequest) -> Verdict:
     @cache
     def script() -> jedi.Script:
-        return open_script(buffer.text, request.path, request.project)
+        return open_script(buffer.text, request.path, request.project, request.environment)
 
     problems: list[Problem] = []
     all_known = True

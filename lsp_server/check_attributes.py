@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jedi
@@ -10,7 +10,9 @@ from jedi.inference.gradual.conversion import convert_values
 
 from lsp_server.check_buffer import CheckedBuffer
 from lsp_server.check_certainty import certain_values
-from lsp_server.name_lookup import is_closed, names_of
+from lsp_server.check_guards import conditional_nodes
+from lsp_server.jedi_script import tolerating
+from lsp_server.name_lookup import is_closed, names_of, used_by
 from lsp_server.verdict import Fault, Problem
 
 # What jedi calls a value and a leaf has no public types.
@@ -23,16 +25,15 @@ def unknown_attributes(
 ) -> list[Problem]:
     """Return a problem for each new attribute that what has it certainly lacks."""
     problems = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
+    new = list(_new_attributes(tree, buffer))
+    written = frozenset(node.attr for node, *_ in new)
+    for node, offset, place in new:
+        if not isinstance(node.ctx, ast.Load) or _may_exist(buffer, node):
             continue
-        n_bytes = len(node.attr.encode())
-        lineno, column = node.end_lineno or 1, (node.end_col_offset or 0) - n_bytes
-        offset = buffer.offset(lineno, column)
-        if not buffer.is_new(offset) or _may_exist(buffer, node):
-            continue
-        names = _known_names(script(), buffer.place(lineno, column))
-        if names and node.attr not in names:
+        names = None
+        with tolerating():
+            names = _known_names(script(), place, written)
+        if names and node.attr not in names and node not in conditional_nodes(tree):
             receiver = ast.unparse(node.value)
             problems.append(
                 buffer.problem(
@@ -42,17 +43,41 @@ def unknown_attributes(
     return problems
 
 
+def _new_attributes(
+    tree: ast.Module, buffer: CheckedBuffer
+) -> Iterator[tuple[ast.Attribute, int, tuple[int, int]]]:
+    """Yield each new attribute with its name's offset and place."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            lineno = node.end_lineno or 1
+            column = (node.end_col_offset or 0) - len(node.attr.encode())
+            offset = buffer.offset(lineno, column)
+            if buffer.is_new(offset):
+                yield node, offset, buffer.place(lineno, column)
+
+
 def _may_exist(buffer: CheckedBuffer, node: ast.Attribute) -> bool:
-    """Tell whether the rest of the file sets, asks for, or uses the attribute."""
+    """Tell whether the rest of the file sets, asks for, or uses the attribute.
+
+    What a class of the file has, a subclass of the receiver's class has perhaps.
+    """
     name = re.escape(node.attr)
     receiver = re.escape(ast.unparse(node.value))
-    known = rf"""['"]{name}['"]|\.{name}\s*(?::[^=\n]+)?=[^=]|(?<![\w.]){receiver}\.{name}\b"""
+    known = (
+        rf"""['"]{name}['"]|\.{name}\s*(?::[^=\n]+)?=[^=]|(?<![\w.]){receiver}\.{name}\b"""
+        rf"""|(?m:^[ \t]+(?:(?:async\s+)?def\s+{name}\b|{name}\s*(?::[^=\n]+)?=[^=]))"""
+    )
     is_special = node.attr.startswith("__") and node.attr.endswith("__")
     return is_special or re.search(known, buffer.old_text) is not None
 
 
-def _known_names(script: jedi.Script, place: tuple[int, int]) -> set[str] | None:
-    """Return all names of what stands before an attribute, None where they are open."""
+def _known_names(
+    script: jedi.Script, place: tuple[int, int], written: frozenset[str]
+) -> set[str] | None:
+    """Return all names of what stands before an attribute, None where they are open.
+
+    What is ``written`` anew is not known to be right.
+    """
     # At its start the dot would be found.
     leaf = script._module_node.get_leaf_for_position((place[0], place[1] + 1))
     dot = leaf and leaf.get_previous_leaf()
@@ -73,7 +98,10 @@ def _known_names(script: jedi.Script, place: tuple[int, int]) -> set[str] | None
             return None
         if leaf.value.startswith("_") and _is_stub_alone(value):
             return None
-        names |= names_of(value, context.tree_node)
+        own = names_of(value, context.tree_node)
+        if not used_by(value) <= own | written:
+            return None
+        names |= own
     return names
 
 

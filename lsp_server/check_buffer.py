@@ -21,6 +21,7 @@ class CheckedBuffer:
 
     def __init__(self, request: CheckRequest) -> None:
         """Insert the text."""
+        self.path = request.path or "(none)"
         self.start = request.offset
         self.end = request.offset + len(request.insert_text)
         self.text = (

@@ -10,12 +10,21 @@ import jedi
 from jedi.inference.helpers import infer_call_of_leaf
 
 from lsp_server.check_buffer import CheckedBuffer
-from lsp_server.check_certainty import decorators_of, is_certain, is_chain_certain
+from lsp_server.check_certainty import (
+    decorators_of,
+    definitions,
+    has_given_up,
+    is_certain,
+    is_chain_certain,
+)
+from lsp_server.check_guards import conditional_nodes
+from lsp_server.jedi_script import tolerating
 from lsp_server.name_lookup import is_closed
 from lsp_server.verdict import Fault, Problem
 
-# What jedi calls a value has no public type.
+# What jedi calls a value and a name has no public types.
 _Value = Any
+_Name = Any
 
 _KEEPING_SIGNATURE = frozenset(
     {
@@ -58,8 +67,10 @@ def wrong_arguments(
         end = (node.func.end_lineno or 1, node.func.end_col_offset or 0)
         if buffer.offset(node.end_lineno or 1, node.end_col_offset or 0) <= buffer.start:
             continue
-        signatures = _signatures(script(), buffer.place(*end))
-        if not signatures:
+        signatures: list[list[_Parameter]] = []
+        with tolerating():
+            signatures = _signatures(script(), buffer.place(*end))
+        if not signatures or node in conditional_nodes(tree):
             continue
         # Who has yet to write the bracket may have yet to write arguments.
         is_whole = buffer.offset(node.end_lineno or 1, node.end_col_offset or 0) <= buffer.end
@@ -114,7 +125,7 @@ def _signatures(script: jedi.Script, end: tuple[int, int]) -> list[list[_Paramet
         is_sure = is_chain_certain(context, parts)
     else:
         is_sure = leaf.value not in ("super", "type") and is_certain(context, leaf)
-    if not is_sure:
+    if not is_sure or any(_is_changed(name) for name in definitions(context, leaf)):
         return []
     signatures = []
     for value in infer_call_of_leaf(context, leaf):
@@ -122,7 +133,18 @@ def _signatures(script: jedi.Script, end: tuple[int, int]) -> list[list[_Paramet
         if not found:
             return []
         signatures += found
-    return signatures
+    return [] if has_given_up(context) else signatures
+
+
+def _is_changed(name: _Name) -> bool:
+    """Tell whether a decorator, of which jedi may know little, stands before a call."""
+    names = [name, *name.goto()]
+    functions = [n.tree_name.parent for n in names if n.tree_name is not None]
+    return any(
+        not set(decorators_of(function)) <= _KEEPING_SIGNATURE
+        for function in functions
+        if function.type == "funcdef"
+    )
 
 
 def _signatures_of(value: _Value) -> list[list[_Parameter]]:
@@ -157,9 +179,9 @@ def _signatures_of_class(cls: _Value) -> list[list[_Parameter]]:
         if base.py__name__() in _MAKING_CALLS or _has_metaclass(node):
             return []
         functions = {function.name.value for function in _functions(node)}
-        if decorators_of(node) == ["dataclass"] and not _ODD_DATACLASS.search(node.get_code()):
+        if decorators_of(node) == ["dataclass"]:
             # What jedi makes of it has the fields of its bases too.
-            return [] if functions & _MAKERS or index else made
+            return [] if functions & _MAKERS or index or _has_odd_fields(cls) else made
         if node.get_decorators() and not is_stub:
             return []
         if "_make" in functions and not is_stub:
@@ -174,6 +196,15 @@ def _signatures_of_class(cls: _Value) -> list[list[_Parameter]]:
             found = cls.py__getattribute__("__new__")
             return [_parameters(s)[1:] for value in found for s in value.get_signatures()]
     return []
+
+
+def _has_odd_fields(cls: _Value) -> bool:
+    """Tell whether a dataclass, or what it inherits from, has fields that jedi gets wrong."""
+    return any(
+        _ODD_DATACLASS.search(base.tree_node.get_code())
+        for base in cls.py__mro__()
+        if getattr(base, "tree_node", None) and not base.get_root_context().is_stub()
+    )
 
 
 def _has_metaclass(node: Any) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jedi.inference import recursion
 from jedi.inference.gradual.type_var import TypeVar
 from jedi.inference.helpers import infer_call_of_leaf
 from jedi.inference.names import TreeNameDefinition
@@ -26,6 +27,13 @@ _PLAIN = frozenset(
 _ALTERNATIVES = frozenset({"or_test", "and_test", "arith_expr", "term"})
 _KEEPING_RESULT = frozenset({"staticmethod", "classmethod", "abstractmethod", "override"})
 _PROPERTIES = frozenset({"property", "cached_property"})
+_KNOWN_DECORATORS = (
+    _KEEPING_RESULT
+    | _PROPERTIES
+    | {"cache", "contextmanager", "asynccontextmanager", "deleter", "final", "lru_cache"}
+    | {"overload", "setter"}
+)
+"""What jedi knows the effect of."""
 _UNIONS = frozenset({"Optional", "Union", "Annotated", "ClassVar", "Final"})
 _ANY = frozenset({"Any", "object", "Incomplete", "MaybeNone", "Protocol"})
 _IMPORTS = frozenset({"import_name", "import_from"})
@@ -47,7 +55,19 @@ def certain_values(context: _Context, parts: list[_Node], leaf: _Node) -> set[An
         # Which binding holds here depends on the way that led here.
         for name in definitions(context, last):
             values |= set(name.infer())
+    if has_given_up(context):
+        return None
     return {value for value in values if value.py__name__() != "NoneType"}
+
+
+def has_given_up(context: _Context) -> bool:
+    """Tell whether jedi has come to a limit, after which what it finds is not all."""
+    detector = context.inference_state.execution_recursion_detector
+    most = max(detector._funcdef_execution_counts.values(), default=0)
+    return bool(
+        detector._execution_count >= recursion.total_function_execution_limit
+        or most >= recursion.per_function_execution_limit
+    )
 
 
 def is_certain(context: _Context, node: _Node, depth: int = _DEPTH) -> bool:
@@ -94,7 +114,9 @@ def is_chain_certain(context: _Context, parts: list[_Node], depth: int = _DEPTH)
             if not _are_results_certain(values, depth - 1):
                 return False
         elif not _is_typed(trailer.get_previous_leaf()):
-            return False
+            is_first = trailer is parts[1]
+            if not is_first or not _is_annotated_generic(context, parts[0]):
+                return False
         values = infer_trailer(context, values, trailer)
         if not values:
             return False
@@ -111,9 +133,33 @@ def _is_name_certain(
     if not found or all(are_none):
         return False
     return all(
-        is_none or _is_definition_certain(name, depth, is_trailer=is_trailer)
+        is_none
+        or (
+            not _is_kept_private(name, leaf)
+            and _is_definition_certain(name, depth, is_trailer=is_trailer)
+        )
         for name, is_none in zip(found, are_none, strict=True)
     )
+
+
+def _is_kept_private(name: _Name, leaf: _Node) -> bool:
+    """Tell whether another file imports a name and leaves it out of its ``__all__``.
+
+    jedi does not read ``__all__``: it may have come through a star import that lacks it.
+    """
+    found = name.tree_name
+    if found is None or found.get_root_node() is leaf.get_root_node():
+        return False
+    definition = found.get_definition(import_name_always=True)
+    root = found.get_root_node()
+    if (
+        definition is None
+        or definition.type not in _IMPORTS
+        or name.get_root_context().is_stub()
+    ):
+        return False
+    quoted = rf"""['"]{re.escape(found.value)}['"]"""
+    return "__all__" in root.get_used_names() and not re.search(quoted, root.get_code())
 
 
 def definitions(context: _Context, leaf: _Node) -> list[_Name]:
@@ -202,6 +248,9 @@ def _is_definition_certain(name: _Name, depth: int, *, is_trailer: bool) -> bool
         case "classdef":
             return True
         case "funcdef":
+            is_stub = context.get_root_context().is_stub()
+            if not is_stub and not set(decorators_of(definition)) <= _KNOWN_DECORATORS:
+                return False
             return not is_trailer or _is_member_certain(definition, context, depth)
         case "param":
             return _is_param_certain(definition, context)
@@ -301,9 +350,9 @@ def _names_class(parts: list[_Node], context: _Context) -> bool:
     name = parts[-1].get_last_leaf().value
     if name in _ANY:
         return False
-    is_stub = bool(context.get_root_context().is_stub())
     if name == "Self":
-        return is_stub
+        return True
+    is_stub = bool(context.get_root_context().is_stub())
     values = context.infer_node(parts[0])
     for trailer in parts[1:]:
         values = infer_trailer(context, values, trailer)
@@ -313,9 +362,35 @@ def _names_class(parts: list[_Node], context: _Context) -> bool:
 
 
 def _are_elements_certain(context: _Context, iterable: _Node, depth: int) -> bool:
-    """Tell whether what an iterable yields is known: that of typed functions only."""
+    """Tell whether what an iterable yields is known: by a type, not by what it was made of."""
+    if _is_annotated_generic(context, iterable):
+        return True
     is_typed = iterable.type in ("atom_expr", "power") and _is_typed(iterable.get_last_leaf())
     return is_typed and is_certain(context, iterable, depth - 1)
+
+
+def _is_annotated_generic(context: _Context, leaf: _Node) -> bool:
+    """Tell whether a name is annotated like ``list[str]`` wherever it is bound."""
+    found = definitions(context, leaf) if leaf.type == "name" else []
+    return bool(found) and all(map(_are_parts_certain, found))
+
+
+def _are_parts_certain(name: _Name) -> bool:
+    definition = name.tree_name and name.tree_name.get_definition()
+    if definition is None or definition.type not in ("param", "expr_stmt"):
+        return False
+    is_param = definition.type == "param"
+    annotation = definition.annotation if is_param else _annotation(definition)
+    if annotation is None or annotation.type not in ("atom_expr", "power"):
+        return False
+    *named, subscript = annotation.children
+    if subscript.children[0].value != "[" or named[-1].get_last_leaf().value in _UNIONS:
+        return False
+    inner = subscript.children[1]
+    parts = inner.children[::2] if inner.type == "subscriptlist" else [inner]
+    # A parameter with a star is a tuple or a dictionary of these.
+    is_plain = not (is_param and definition.star_count)
+    return is_plain and all(_is_annotation_certain(part, name.parent_context) for part in parts)
 
 
 def _is_typed(last: _Node) -> bool:

@@ -9,6 +9,8 @@ from pyflakes import checker as pyflakes_checker
 from pyflakes import messages
 
 from lsp_server.check_buffer import CheckedBuffer
+from lsp_server.check_guards import conditional_nodes, forgiven_nodes
+from lsp_server.jedi_script import tolerating
 from lsp_server.name_lookup import is_closed
 from lsp_server.verdict import Fault, Problem
 
@@ -21,7 +23,8 @@ def undefined_names(
     """Return one problem for each undefined name, and whether every name could be judged."""
     problems: dict[str, Problem] = {}
     all_known = True
-    for message in pyflakes_checker.Checker(tree, builtins=buffer.builtins).messages:
+    checker = pyflakes_checker.Checker(tree, buffer.path, builtins=buffer.builtins)
+    for message in checker.messages:
         offset = buffer.offset(message.lineno, message.col)
         if not buffer.is_new(offset):
             continue
@@ -77,10 +80,11 @@ def unresolved_imports(
             offset = buffer.offset(alias.lineno, alias.col_offset)
             if alias.name == "*" or not buffer.is_new(offset):
                 continue
-            if isinstance(node, ast.Import):
-                exists = _module_exists(script(), alias.name, alias)
-            else:
-                exists = _name_exists(script(), node, alias)
+            exists = None
+            with tolerating():
+                exists = _exists(script(), node, alias)
+            if exists is False and node in conditional_nodes(tree) | forgiven_nodes(tree):
+                exists = None
             all_known &= exists is not None
             if exists is False:
                 problems.append(
@@ -91,6 +95,14 @@ def unresolved_imports(
                     )
                 )
     return problems, all_known
+
+
+def _exists(
+    script: jedi.Script, node: ast.Import | ast.ImportFrom, alias: ast.alias
+) -> bool | None:
+    if isinstance(node, ast.Import):
+        return _module_exists(script, alias.name, alias)
+    return _name_exists(script, node, alias)
 
 
 def _module_exists(script: jedi.Script, name: str, alias: ast.alias) -> bool | None:

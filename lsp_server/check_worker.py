@@ -11,21 +11,27 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
-from itertools import count
+from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
 from queue import PriorityQueue
 from typing import Any
 
 import cattrs
 
-from lsp_server.known_names import KnownNames, NamesRequest
+from lsp_server.known_names import KnownNames, NameKind, NamesRequest, imported_modules
 from lsp_server.verdict import UNCHECKED, CheckRequest, Verdict
 
 _LARGEST_TEXT = 1 << 20
 """Characters; a larger file is unchecked, because jedi would take minutes."""
 _STUCK_AFTER_S = 20.0
+_NAMES_WITHIN_S, _CHECK_WITHIN_S, _FIRST_WITHIN_S = 1.0, 2.0, 15.0
+"""So long one question may work and keep the others waiting; the first loads what all need."""
+_GRACE_S = 1.0
+"""So long a worker may take to end by itself; killed, it may leave half a file behind."""
 
 _URGENT, _USUAL, _LAST = range(3)
+_N_LOADED, _N_LOADED_IN_ALL = 20, 200
+"""So many modules of a file, and of all files, are read before anybody asks."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class CheckWorker:
         self._busy_since: float | None = None
         self._lock = threading.Lock()
         self._is_closed = False
+        self._loaded: set[tuple[str | None, ...]] = set()
 
     def submit(self, request: CheckRequest) -> "Future[Verdict]":
         """Return the future verdict; it never fails, and is unchecked at the worst.
@@ -83,18 +90,32 @@ class CheckWorker:
                 self._thread.start()
             self._queue.put((priority, next(self._numbers), work))
 
+    def load_imports(self, request: NamesRequest) -> None:
+        """Let the modules that a file imports be read while nothing else is asked.
+
+        Each is a question of its own, asked once of a project's files, so that one that is
+        urgent waits for one at most.
+        """
+        for module, end in islice(imported_modules(request.text), _N_LOADED):
+            key = module, request.project, request.environment
+            if key not in self._loaded and len(self._loaded) < _N_LOADED_IN_ALL:
+                self._loaded.add(key)
+                question = replace(request, offset=end, kind=NameKind.IMPORT)
+                self._put(_LAST, _Work(question, Future(), KnownNames | None, None))
+
     def warm_up(self) -> None:
         """Start the process and let jedi load what every check needs."""
         self.submit(CheckRequest("", 0, "import os\nfrom os import path\n"))
 
     def close(self) -> None:
-        """End the process; what is still asked is unchecked."""
+        """End the process; what still waits is unchecked."""
         with self._lock:
             self._is_closed = True
             self._queue.put((_LAST, next(self._numbers), None))
-            if self._process is not None:
-                self._process.kill()
         if self._thread is not None:
+            self._thread.join(_GRACE_S)
+            if process := self._process:
+                process.kill()
             self._thread.join()
 
     def _run(self) -> None:
@@ -126,7 +147,12 @@ class CheckWorker:
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
+        if process is None:
+            return
+        try:
+            # It ends with its standard input.
+            process.communicate(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
 
@@ -147,25 +173,40 @@ def _start_process() -> subprocess.Popen[str]:
 def main() -> None:
     """Answer requests until standard input ends."""
     from lsp_server.check import check
+    from lsp_server.jedi_script import clear_cache, is_of_cache
     from lsp_server.name_lookup import known_names
+    from lsp_server.time_limit import OutOfTime, at_most
 
     # What a library prints must not end up among the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def answer(question: dict[str, Any]) -> Verdict | KnownNames | None:
-        if question.pop("asked") == NamesRequest.__name__:
+        if question["asked"] == NamesRequest.__name__:
             return known_names(cattrs.structure(question, NamesRequest))
         return check(cattrs.structure(question, CheckRequest))
 
+    def answer_twice(question: dict[str, Any]) -> Verdict | KnownNames | None:
+        try:
+            return answer(question)
+        except Exception as error:
+            if not is_of_cache(error):
+                raise
+        clear_cache()
+        with at_most(_FIRST_WITHIN_S):
+            return answer(question)
+
+    within = _FIRST_WITHIN_S
     for line in sys.stdin:
         question = json.loads(line)
         is_check = question["asked"] == CheckRequest.__name__
         try:
-            found = answer(question)
+            with at_most(max(within, _CHECK_WITHIN_S if is_check else _NAMES_WITHIN_S)):
+                found = answer_twice(question)
         # jedi can raise anything on code that it does not understand.
-        except Exception:  # noqa: BLE001
+        except (Exception, OutOfTime):  # noqa: BLE001
             found = UNCHECKED if is_check else None
+        within = 0.0
         print(json.dumps(found and asdict(found)), file=answers, flush=True)
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.drafting import DraftSources, PromptLookup
+from lsp_server.indentation import cut_misplaced, with_tabs
 from lsp_server.infill import InfillTokens, build_infill_prompt, n_prefix_tokens
 from lsp_server.language_lines import read_lines
+from lsp_server.overlap import cut_overlap, cut_repeated_lines, cut_words
 from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
 from lsp_server.python_lines import LineKind
@@ -21,15 +23,10 @@ from lsp_server.repetition import Loop
 from lsp_server.steering import NameSource, Steering
 from lsp_server.truncation import (
     cut_line,
-    cut_misplaced,
-    cut_overlap,
-    cut_repeated_lines,
     cut_statement,
     cut_turn,
-    is_tabbed,
     is_talk,
     whole_statements,
-    with_tabs,
 )
 from lsp_server.turns import Turn, read_turns, turn_at
 
@@ -266,7 +263,7 @@ def standing(snapshot: Snapshot, draft: Draft) -> Completion:
     plan = draft.plan
     text = ""
     if plan is not None and plan.rule is not Rule.LINE:
-        text = _fitted(plan, whole_statements(draft.written, plan.language_id))
+        text = _fitted(plan, _whole(plan, draft.written))
     if plan is None or not text:
         rule = plan.rule if plan is not None else None
         return Completion(rule=rule, silence=UNFINISHED, is_whole=False)
@@ -513,7 +510,7 @@ def _generate(
         n_left -= 1
         draft.token_ids.append(token_id)
         data = tokenizer.decode_bytes(draft.token_ids)
-        written = unix(data.decode("utf-8", "ignore"))
+        written = _styled(plan, data, n_typed)
         if is_turn and not filters:
             n_typed = len(plan.line_before) if written.startswith(plan.line_before) else 0
         if steering is not None:
@@ -524,7 +521,7 @@ def _generate(
             draft.free_log_probabilities.append(log_probability)
             end = _cut(plan, written, n_typed) if left is None else ""
             if left is not None and plan.rule is not Rule.LINE:
-                end = whole_statements(left[n_typed:], plan.language_id)
+                end = _whole(plan, _styled(plan, left.encode(), n_typed)[n_typed:])
             once = draft.token_ids[: loop.n_once]
             if (
                 left is not None
@@ -538,7 +535,7 @@ def _generate(
                 n_dropped = len(draft.token_ids) - len(kept)
                 draft.token_ids[len(kept) :] = []
                 draft.free_log_probabilities[-n_dropped:] = []
-                written = unix(tokenizer.decode_bytes(kept).decode("utf-8", "ignore"))
+                written = _styled(plan, tokenizer.decode_bytes(kept), n_typed)
                 draft.written = written[n_typed:]
                 loop = Loop(tokenizer)
                 for known in kept:
@@ -549,14 +546,27 @@ def _generate(
                 yield
                 return
         yield
-    if n_left > 0:
-        # The model ended the text, and so whatever it was writing.
-        end = _cut(plan, written + "\n", n_typed)
-        draft.text = written[n_typed:] if end is None else end
-    elif not filters:
+    # Where the model ended the text, its last line is whole.
+    ended = written + "\n" if n_left > 0 else written
+    end = _cut(plan, ended, n_typed) if n_left > 0 else None
+    if end is not None:
+        draft.text = end
+    elif not filters or (stop is not None and stop.is_set()):
         draft.text = written[n_typed:]
     elif plan.rule is not Rule.LINE:
-        draft.text = whole_statements(written[n_typed:], plan.language_id)
+        draft.text = _whole(plan, ended[n_typed:])
+
+
+def _styled(plan: Plan, data: bytes, n_typed: int) -> str:
+    """Return the text that was written, with newlines and indentation as the file has them.
+
+    The first characters were typed before the cursor, so they stay.
+    """
+    text = unix(data.decode("utf-8", "ignore"))
+    if not plan.is_tabbed:
+        return text
+    is_first = not plan.line_before.strip()
+    return text[:n_typed] + with_tabs(text[n_typed:], starts_line=is_first)
 
 
 def _n_typed(plan: Plan, prompt: Prompt) -> int:
@@ -584,32 +594,43 @@ def _cut(plan: Plan, written: str, n_typed: int) -> str | None:
             program = cut_turn(written, plan.indent, plan.language_id)
             return None if program is None else program[n_typed:]
         case Rule.STATEMENT:
-            return cut_statement(plan.line_before, written[n_typed:], plan.language_id)
+            rest = written[n_typed:]
+            return cut_statement(plan.begun, rest, plan.language_id, below=plan.below)
         case Rule.LINE:
             line = cut_line(written[n_typed:])
             return "" if line and plan.is_python and is_talk(line.lstrip()) else line
 
 
+def _whole(plan: Plan, written: str) -> str:
+    """Return what is written of an unfinished text up to its last whole statement.
+
+    Between brackets that is the rest of the line.
+    """
+    whole = whole_statements(plan.begun + written, plan.language_id)[len(plan.begun) :]
+    return whole or (cut_line(written) or "" if plan.open_brackets else "")
+
+
 def _fitted(plan: Plan, generated: str) -> str:
     """Return the text without what the buffer holds already after the cursor."""
-    text, follows = generated.rstrip(), plan.text_after.lstrip()
+    text = generated.rstrip()
     if plan.rule is Rule.LINE:
-        after = plan.line_after.strip()
-        if not after and follows[:1] in ")]}":
-            after = follows[:1]
-        text = cut_overlap(text, after)
+        if plan.open_brackets is None:
+            text = cut_words(text, plan.line_after)
+        else:
+            text = cut_overlap(text, plan.text_after, plan.open_brackets, plan.language_id)
         if not plan.line_before.strip() and (plan.line_before or plan.line_after.strip()):
             # The line has its indentation.
             text = text.lstrip(" \t")
+    if plan.rule is Rule.TURN:
+        text = _whole(plan, text + "\n").rstrip()
     is_first = not plan.line_before.strip()
     typed = plan.line_before if is_first else ""
     text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]
     if plan.is_python and not plan.line_after.strip():
         before = plan.before + (plan.line_before if plan.rule is Rule.TURN else "")
-        tabbed = is_tabbed(plan.before + plan.text_after)
-        text = with_tabs(text) if tabbed else text
         after = plan.text_after[:_INDENTATION_CHARACTERS]
-        text = cut_misplaced(before, text, after, tabbed=tabbed, top=plan.statement_start)
+        top = plan.statement_start
+        text = cut_misplaced(before, text, after, tabbed=plan.is_tabbed, top=top)
     if not plan.text_after[:1].strip():
         text = text.rstrip()
     if plan.rule is not Rule.LINE and not _has_code(text, plan.language_id):

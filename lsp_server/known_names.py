@@ -3,8 +3,15 @@
 Shared by the worker and those who ask it; knows no analyser and no model.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+_IMPORTED = re.compile(
+    r"^[ \t]*(?:from[ \t]+(?P<of>\.*[\w.]*\w)[ \t]+import\b|import[ \t]+(?P<whole>[\w.]*\w))",
+    re.MULTILINE,
+)
 
 
 class NameKind(StrEnum):
@@ -31,6 +38,15 @@ class NamesRequest:
     kind: NameKind = NameKind.ATTRIBUTE
     path: str | None = None
     project: str | None = None
+    environment: str | None = None
+    """The folder of the environment, where a person named it."""
+
+
+def imported_modules(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the modules that a text imports, the first of each line, and where they end."""
+    for found in _IMPORTED.finditer(text):
+        kind = found.lastgroup or ""
+        yield found[kind], found.end(kind)
 
 
 class Receiver(StrEnum):

@@ -111,10 +111,11 @@ def scan(text: str, language_id: str) -> Scan:
             for mark, is_data in marks:
                 _count(brackets, mark, is_data, number)
         start = next_start
-    n_open = 0
-    while n_open < len(brackets) and brackets[-1 - n_open].is_data:
-        n_open += 1
-    return Scan(lines, place, n_open, outside)
+    n_data = 0
+    while n_data < len(brackets) and brackets[-1 - n_data].is_data:
+        n_data += 1
+    open_brackets = "".join(bracket.mark for bracket in brackets[len(brackets) - n_data :])
+    return Scan(lines, place, open_brackets, outside)
 
 
 def balance_of(content: str) -> int:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jedi
-from jedi.inference.gradual.conversion import convert_values
+from jedi.inference.compiled import builtin_from_name
 
 from lsp_server.check_certainty import certain_values, decorators_of
 from lsp_server.jedi_script import open_script
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.member_names import member_names
 
 # What jedi calls a value and a leaf has no public types.
 _Value = Any
@@ -33,11 +34,17 @@ _PLAIN_METACLASSES = frozenset({"type", "ABCMeta", "EnumMeta", "EnumType"})
 _PLAIN_DECORATORS = frozenset(
     {"dataclass", "final", "runtime_checkable", "total_ordering", "unique", "define", "frozen"}
 )
+_ATTRS = frozenset({"define", "frozen"})
+"""Their fields lose a leading underscore as keywords, and jedi leaves it."""
+_KEEPING_KEYWORDS = frozenset(
+    {"abstractmethod", "classmethod", "final", "overload", "override", "staticmethod"}
+)
 _SPECIAL = frozenset({"__members__", "__dataclass_fields__"})
 """Names that decorators and metaclasses give."""
 _OPEN_MODULES = frozenset({"sys"})
 """Programs are frozen with names of their own in it."""
 _WORD = re.compile(r"\w+")
+_PRIVATE_FIELD = re.compile(r"^[ \t]+_\w*[ \t]*[:=]", re.M)
 _BY_NAME = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
 
 
@@ -48,7 +55,7 @@ def known_names(request: NamesRequest) -> KnownNames | None:
     instance whose bases are all known, and without a hook for other names; and where a
     class uses nothing of its own that is not known. May raise whatever jedi raises.
     """
-    script = open_script(request.text, request.path, request.project)
+    script = open_script(request.text, request.path, request.project, request.environment)
     place = _place(request.text, request.offset)
     if request.kind is NameKind.KEYWORD:
         return _known_keywords(script, place)
@@ -63,7 +70,8 @@ def known_names(request: NamesRequest) -> KnownNames | None:
     scope = context.tree_node
     if request.kind is NameKind.IMPORT:
         scope = None
-        values = {v for name in script.infer(*leaf.end_pos) for v in name._name.infer()}
+        found = script.infer(*leaf.end_pos, prefer_stubs=True)
+        values = {value for name in found for value in name._name.infer()}
     else:
         found = certain_values(context, _chain_before(leaf), leaf)
         if found is None:
@@ -80,7 +88,7 @@ def known_names(request: NamesRequest) -> KnownNames | None:
         own = names_of(value, scope)
         begun = _WORD.match(request.text, request.offset)
         # What is being written may be wrong.
-        used = _used_by(value) - {begun[0] if begun else ""}
+        used = used_by(value) - {begun[0] if begun else ""}
         if not value.is_module() and not (_is_whole(own) and used <= own):
             return None
         receivers.add(receiver)
@@ -111,9 +119,21 @@ def _is_called_as_written(script: jedi.Script, bracket: tuple[int, int]) -> bool
 
 def _has_plain_signature(value: _Value) -> bool:
     if value.is_class():
-        return is_closed(value)
-    node = value.tree_node
-    return value.is_function() and node is not None and not decorators_of(node)
+        return is_closed(value) and not _has_renamed_fields(value)
+    node = getattr(value, "tree_node", None)
+    if node is None or node.type != "funcdef":
+        return False
+    return set(decorators_of(node)) <= _KEEPING_KEYWORDS
+
+
+def _has_renamed_fields(cls: _Value) -> bool:
+    return any(
+        base.tree_node.type == "classdef"
+        and not _ATTRS.isdisjoint(decorators_of(base.tree_node))
+        and _PRIVATE_FIELD.search(_code_of(base)) is not None
+        for base in cls.py__mro__()
+        if not base.is_compiled()
+    )
 
 
 def _chain_before(leaf: _Leaf) -> list[_Leaf]:
@@ -165,7 +185,7 @@ def _is_whole(names: set[str]) -> bool:
     return "__class__" in names and any(not name.startswith("__") for name in names)
 
 
-def _used_by(value: _Value) -> set[str]:
+def used_by(value: _Value) -> set[str]:
     """Return the names that an object's class and its bases use of themselves.
 
     A mixin uses names that only other classes give.
@@ -178,26 +198,39 @@ def _used_by(value: _Value) -> set[str]:
     used: set[str] = set()
     for base in cls.py__mro__():
         if not base.is_compiled() and base.tree_node.type == "classdef":
-            found = base.tree_node.get_root_node().get_used_names()
-            for leaf in (leaf for word in words for leaf in found.get(word, ())):
-                dot = leaf.get_next_leaf()
-                name = dot and dot.get_next_leaf()
-                is_inside = base.tree_node.start_pos <= leaf.start_pos < base.tree_node.end_pos
-                if is_inside and name and dot.value == "." and name.type == "name":
-                    used.add(name.value)
+            used.update(_used_in(base.tree_node, words))
     return {name for name in used if not name.startswith("__")}
+
+
+def _used_in(node: _Leaf, words: tuple[str, ...]) -> Iterator[str]:
+    """Yield what stands after a dot and one of the words in a piece of code."""
+    start, end = node.start_pos, node.end_pos
+    found = node.get_root_node().get_used_names()
+    for leaf in (leaf for word in words for leaf in found.get(word, ())):
+        if start <= leaf.start_pos < end:
+            dot = leaf.get_next_leaf()
+            name = dot and dot.get_next_leaf()
+            if name and dot.value == "." and name.type == "name":
+                yield name.value
 
 
 def names_of(value: _Value, scope: _Leaf | None) -> set[str]:
     """Return what a value is known to have, seen from a scope of the syntax tree."""
-    own = {"origin_scope": scope} if scope is not None else {}
-    slots = {name for code in _own_codes(value) for name in _slots_in(code)}
-    return slots | {
-        name.string_name
-        for known in (value, *convert_values([value]))
-        for found in known.get_filters(**own)
-        for name in found.values()
-    }
+    slots = {name for code in _own_codes(value) for name in _slots_in(code) or ()}
+    names = slots | member_names(value, scope)
+    return names.union(*(member_names(other, scope) for other in _unlisted(value)))
+
+
+def _unlisted(value: _Value) -> Iterator[_Value]:
+    """Yield what gives a value names, but not in jedi's list of them."""
+    if value.is_module():
+        return
+    if value.is_class():
+        yield from value.get_metaclasses()
+    cls = value if value.is_class() else value.py__class__()
+    # The tuple that a NamedTuple is.
+    if any(base.py__name__() == "Tuple" for base in cls.py__mro__()):
+        yield builtin_from_name(value.inference_state, "tuple")
 
 
 def _own_codes(value: _Value) -> Iterator[str]:
@@ -207,16 +240,24 @@ def _own_codes(value: _Value) -> Iterator[str]:
     cls = value if value.is_class() else value.py__class__()
     for base in cls.py__mro__():
         if not base.is_compiled() and base.tree_node.type == "classdef":
-            yield base.tree_node.get_code()
+            yield _code_of(base)
 
 
-def _slots_in(code: str) -> list[str]:
-    """Return the names in the slots of a class, none where they are computed."""
+def _code_of(cls: _Value) -> str:
+    """Return the code of a class, from its file, because the tree is slow to write it out."""
+    (first, start), (last, end) = cls.tree_node.start_pos, cls.tree_node.end_pos
+    lines = cls.get_root_context().code_lines[first - 1 : last - 1]
+    ending = cls.get_root_context().code_lines[last - 1 : last]
+    return "".join([*lines, *(line[:end] for line in ending)])[start:]
+
+
+def _slots_in(code: str) -> list[str] | None:
+    """Return the names in the slots of a class, None where they are computed."""
     found = _SLOTS.search(code)
     try:
         slots = ast.literal_eval(found[1]) if found else ()
     except (SyntaxError, ValueError):
-        return []
+        return None
     names = (slots,) if isinstance(slots, str) else slots
     return [name for name in names if isinstance(name, str)]
 
@@ -235,6 +276,12 @@ def is_closed(value: _Value) -> bool:
         return False
     if all(base.py__name__() != "object" for base in bases):
         return False
+    if value.is_class() and cls.get_root_context().py__name__() == "typing":
+        # The stub does not say that these are abstract classes.
+        return False
+    if cls.py__name__().endswith("Mixin"):
+        # It lives by what others have.
+        return False
     for base in bases:
         if base.is_compiled() or base.tree_node.type != "classdef":
             continue
@@ -244,7 +291,7 @@ def is_closed(value: _Value) -> bool:
             return False
         is_object = base.py__name__() == "object"
         functions = {f.name.value: f for f in base.tree_node.iter_funcdefs()}
-        code = base.tree_node.get_code()
+        code = _code_of(base)
         if "__setstate__" in functions:
             # It gives back what was there before.
             code = code.replace(functions["__setstate__"].get_code(), "")
@@ -253,7 +300,7 @@ def is_closed(value: _Value) -> bool:
         # Of a stub nothing is run.
         if base.get_root_context().is_stub():
             continue
-        if _slots_in(code):
+        if _slots_in(code) is not None:
             code = _SLOTS.sub("", code, count=1)
         is_plain = set(decorators_of(base.tree_node)) <= _PLAIN_DECORATORS
         has_metaclass = _METACLASS.match(code) is not None
@@ -275,8 +322,9 @@ def _is_set_outside(node: _Leaf) -> bool:
 
 
 def _is_module_closed(value: _Value) -> bool:
-    found = {name.string_name for f in value.get_filters() for name in f.values()}
-    if "__getattr__" in found or value.py__name__() in _OPEN_MODULES:
+    if value.py__name__() in _OPEN_MODULES:
+        return False
+    if any(found.get("__getattr__") for found in value.get_filters()):
         return False
     node = value.tree_node
     if node is None or value.is_stub():

@@ -17,6 +17,9 @@ class Checker(Protocol):
     def known_names(self, request: NamesRequest) -> Any:
         """Return a concurrent future of KnownNames or None."""
 
+    def load_imports(self, request: NamesRequest) -> None:
+        """Read the modules that a file imports while nothing else is asked."""
+
     def warm_up(self) -> None:
         """Get ready for the first request."""
 

@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from lsp_server.language_lines import C_LANGUAGES, is_read, scan
+from lsp_server.indentation import is_tabbed
+from lsp_server.language_lines import C_LANGUAGES, is_read, read_lines, scan
+from lsp_server.overlap import closes_any, open_brackets
 from lsp_server.packing import OpenFile, imported
 from lsp_server.positions import line_of
-from lsp_server.python_lines import Place
+from lsp_server.python_lines import Line, LineKind, Place, width_of
 from lsp_server.turns import Turn, read, turn_at
 
 _BEFORE_WINDOW = 1 << 18
@@ -18,6 +20,8 @@ _AFTER_WINDOW = 1 << 16
 _WINDOW_STEP = 1 << 16
 """Characters around the cursor that are looked at, so that work has a bound; the window
 moves in steps, because a prompt that starts elsewhere has nothing in the cache."""
+_BELOW_CHARACTERS = 2048
+"""So much of what follows the cursor is looked at for where the next line of code begins."""
 _LONGEST_LINE = 1000
 """Characters; in a longer line only the rest of it is completed."""
 _NO_CODE = b"\r\n`"
@@ -69,6 +73,14 @@ class Plan:
     """Where the last statement without indentation starts in the text before."""
     indent: str = ""
     """The indentation that a turn's program must have."""
+    open_brackets: str | None = None
+    """Those that are open at the cursor, the outermost first; None among words."""
+    is_tabbed: bool = False
+    """Whether the file is indented by tabs."""
+    begun: str = ""
+    """What stands before the cursor of the statement, or of the one whose block is missing."""
+    below: Line | None = None
+    """The next line of code."""
     above: str = ""
     """What the text imports from open files."""
     not_first: bytes = b""
@@ -103,9 +115,10 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
         return "the cursor is inside a word"
     language_id = snapshot.language_id
     if not is_read(language_id):
-        return plan
+        return replace(plan, open_brackets=open_brackets(line_before, language_id))
     reading = read(text, language_id)
-    here = scan(text[reading.line_start_before(line_start) : offset], language_id)
+    here_start = reading.line_start_before(line_start)
+    here = scan(text[here_start:offset], language_id)
     if here.place is not Place.CODE and not in_comments:
         return f"the cursor is in a {here.place.value}"
     plan = replace(plan, turns=reading.turns)
@@ -113,18 +126,32 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
         # Words are no code, so that nothing is cut for looking like words.
         return plan
     statement_start = reading.statement_start_before(line_start)
-    plan = replace(plan, language_id=language_id, statement_start=statement_start)
+    plan = replace(
+        plan,
+        language_id=language_id,
+        statement_start=statement_start,
+        open_brackets=here.open_brackets,
+        is_tabbed=is_tabbed(text),
+    )
     if plan.is_python and snapshot.open_files:
         above = imported(plan.before, snapshot.uri, snapshot.open_files)
         plan = replace(plan, above=above)
-    if line_after.strip() or here.n_open_brackets or len(line_before) > _LONGEST_LINE:
+    # Brackets that are closed below are filled a line at a time.
+    is_filled = closes_any(here.open_brackets, plan.text_after, language_id)
+    if line_after.strip() or is_filled or len(line_before) > _LONGEST_LINE:
         return plan
     no_code = _NO_CODE if language_id in C_LANGUAGES else b"#" + _NO_CODE
     if not plan.is_python:
         # What begins with a slash is a comment.
         no_code += b"/"
     turn = turn_at(reading.turns, offset)
-    if turn and not line_before.strip() and _has_none_yet(turn, text, line_start, line_end):
+    is_blank = not line_before.strip()
+    if (
+        turn
+        and is_blank
+        and _is_claimed(turn, text, line_start, line_before)
+        and _has_none_yet(turn, text, line_start, line_end)
+    ):
         indent = turn.indent if turn.indent.startswith(line_before) else line_before
         return replace(
             plan,
@@ -136,9 +163,49 @@ def plan_completion(snapshot: Snapshot, *, in_comments: bool = False) -> Plan | 
             not_first=_INDENTATION + no_code + (_NO_PYTHON_PROGRAM if plan.is_python else b""),
         )
     not_first = b""
-    if not line_before.strip():
+    if is_blank:
         not_first = _INDENTATION + no_code if line_before else no_code
-    return replace(plan, rule=Rule.STATEMENT, not_first=not_first)
+    lines_below = read_lines(plan.text_after[:_BELOW_CHARACTERS], language_id)[1:]
+    below = next((line for line in lines_below if line.content), None)
+    begun_at = _begun_at(here.lines, below, is_python=plan.is_python)
+    return replace(
+        plan,
+        rule=Rule.STATEMENT,
+        not_first=not_first,
+        begun=text[here_start + begun_at : offset],
+        below=below,
+    )
+
+
+def _begun_at(lines: list[Line], below: Line | None, *, is_python: bool) -> int:
+    """Return where the statement starts that the last of the lines belongs to.
+
+    To a header without code yet belongs the line below it, whose block is missing.
+    """
+    last = lines[-1]
+    codes = [line for line in lines if line.kind is LineKind.CODE]
+    if last.kind is LineKind.INSIDE and codes:
+        return codes[-1].start
+    if not (is_python and last.kind is LineKind.BLANK and codes):
+        return last.start
+    header, ends = codes[-1], [line.content for line in lines if line.content][-1]
+    width = width_of(header.indent)
+    has_code = below is not None and width_of(below.indent) > width
+    is_its_line = not last.indent or width_of(last.indent) > width
+    return header.start if ends.endswith(":") and is_its_line and not has_code else last.start
+
+
+def _is_claimed(turn: Turn, text: str, line_start: int, line_before: str) -> bool:
+    """Tell whether a blank line is the turn's by its indentation.
+
+    A line that is indented less than the comment begins something else. An empty line is
+    not indented yet; it is the comment's where it is near, and a class with a docstring is
+    whole.
+    """
+    if line_before:
+        return line_before.startswith(turn.indent)
+    n_between = text.count("\n", turn.prompt_end, line_start)
+    return not turn.indent or n_between <= (0 if turn.is_of_class else 1)
 
 
 def _has_none_yet(turn: Turn, text: str, line_start: int, line_end: int) -> bool:

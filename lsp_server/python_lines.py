@@ -42,6 +42,11 @@ _STATEMENT = re.compile(
     r"|from[ \t]+\S+[ \t]+import|global|import|nonlocal|pass|raise|return|try|while|with)"
     r"(?=\W)|@(?=\w))"
 )
+# Below a blank line these do not go on with an expression either, at the margin.
+_MARGIN = re.compile(
+    r"#|(?:if|elif|else|for|async[ \t]+(?:for|with))(?=\W)"
+    r"|[^\W\d][\w.]*(?:[ \t]*:[^=\r\n]*)?[ \t]+(?:[-+*/%&|^@]|//|\*\*|<<|>>)?=[ \t]"
+)
 _TAB_WIDTH = 8
 
 
@@ -79,9 +84,15 @@ class Scan(NamedTuple):
 
     lines: list[Line]
     place: Place
-    n_open_brackets: int
+    open_brackets: str
+    """Those that are open at the end, the outermost first."""
     outside: list[int]
     """Where lines start that begin in none of all these; a scan from there ends as this one."""
+
+    @property
+    def n_open_brackets(self) -> int:
+        """How many brackets are open at the end."""
+        return len(self.open_brackets)
 
 
 @lru_cache
@@ -94,7 +105,8 @@ def scan(text: str) -> Scan:
     """Scan a Python text from its beginning; any text has a scan."""
     lines: list[Line] = []
     place = Place.CODE
-    n_open = position = line_start = 0
+    open_brackets: list[str] = []
+    position = line_start = 0
     starts_inside = False
     while match := _SPECIAL.match(text, position):
         kind = str(match.lastgroup)
@@ -103,23 +115,24 @@ def scan(text: str) -> Scan:
             end_at = start + 1 if kind == "join" else start
             lines.append(_line(text, line_start, end_at, end_at, starts_inside))
             line_start = position
-            if n_open and _STATEMENT.match(text, position):
-                n_open = 0
-            starts_inside = kind == "join" or n_open > 0
+            if open_brackets and _ends_brackets(text, position, lines[-1]):
+                open_brackets.clear()
+            starts_inside = kind == "join" or bool(open_brackets)
         elif kind == "open":
-            n_open += 1
+            open_brackets.append(match[kind])
         elif kind == "close":
-            n_open = max(0, n_open - 1)
+            if open_brackets:
+                open_brackets.pop()
         elif kind == "comment":
             if position == len(text):
                 lines.append(_line(text, line_start, position, start, starts_inside))
-                return Scan(lines, Place.COMMENT, n_open, _outside(lines))
+                return Scan(lines, Place.COMMENT, "".join(open_brackets), _outside(lines))
             end = LINE_END.match(text, position)
             lines.append(_line(text, line_start, position, start, starts_inside))
             line_start = position = end.end() if end else position
-            if n_open and _STATEMENT.match(text, position):
-                n_open = 0
-            starts_inside = n_open > 0
+            if open_brackets and _ends_brackets(text, position, lines[-1]):
+                open_brackets.clear()
+            starts_inside = bool(open_brackets)
         elif kind == "quote":
             end = _STRING_ENDS[match[kind]].match(text, position)
             string_start, position = position, end.end() if end else len(text)
@@ -130,7 +143,15 @@ def scan(text: str) -> Scan:
                 lines.append(_line(text, line_start, newline_at, newline_at, starts_inside))
                 line_start, starts_inside = newline.end(), True
     lines.append(_line(text, line_start, len(text), len(text), starts_inside))
-    return Scan(lines, place, n_open, _outside(lines))
+    return Scan(lines, place, "".join(open_brackets), _outside(lines))
+
+
+def _ends_brackets(text: str, position: int, above: Line) -> bool:
+    """Tell whether the line that starts there shows that open brackets were never closed."""
+    if _STATEMENT.match(text, position):
+        return True
+    is_below_blank = not text[above.start : above.end].strip()
+    return is_below_blank and _MARGIN.match(text, position) is not None
 
 
 def _outside(lines: list[Line]) -> list[int]:

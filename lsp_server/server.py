@@ -12,8 +12,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from io import BufferedIOBase
@@ -30,6 +31,7 @@ from lsp_server.answers import Answer
 from lsp_server.client_process import until_gone
 from lsp_server.documents import Document, Edit
 from lsp_server.errors import DocumentError, ModelHangsError, ServingError
+from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.message_input import MessageInput
 from lsp_server.model_host import ModelHost, ModelSource
 from lsp_server.notebooks import Notebook
@@ -39,7 +41,7 @@ from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
-from lsp_server.steering import DueNames, NameMemory, NameSource
+from lsp_server.steering import KINDS, DueNames, NameMemory, NameSource
 from lsp_server.turn_actions import TURN_MARK, add_turn_actions
 from lsp_server.turn_hints import TurnHints
 from lsp_server.verdict import CheckRequest
@@ -207,7 +209,8 @@ class CompletionServer(LanguageServer):
         """Keep a document's newest version, as the newest of all documents."""
         if next(reversed(self.documents), None) != document.uri:
             self._names.forget()
-        self.documents.pop(document.uri, None)
+        if self.documents.pop(document.uri, None) is None:
+            self._load_imports(document)
         self.documents[document.uri] = document
         if notebook := self.notebook_of(document.uri):
             self.notebooks[notebook.uri] = notebook.with_document(document)
@@ -218,6 +221,20 @@ class CompletionServer(LanguageServer):
         if not self._is_typed_along(document):
             self.host.stop(uri)
         self.wake()
+
+    def _load_imports(self, document: Document) -> None:
+        is_asked = self.settings.steering or self.settings.check_deadline_ms
+        if document.language_id == "python" and is_asked:
+            path = to_fs_path(document.uri)
+            project = self._project(path)
+            request = NamesRequest(
+                document.text,
+                0,
+                path=path,
+                project=str(project) if project else None,
+                environment=self.settings.environment,
+            )
+            self.checker.load_imports(request)
 
     def take_notebook(self, notebook: Notebook) -> None:
         """Keep a notebook whose cells are others now, and their documents."""
@@ -440,15 +457,23 @@ class CompletionServer(LanguageServer):
             insert_text,
             path=path,
             project=str(project) if project else None,
+            environment=self.settings.environment,
             off=tuple(kind for kind, is_on in self.settings.checks.items() if not is_on),
         )
 
     def _names_for(self, snapshot: Snapshot) -> NameSource | None:
-        if not self.settings.steering or snapshot.language_id != "python":
+        switches = self.settings.steering
+        if isinstance(switches, bool):
+            switches = dict.fromkeys(KINDS, switches)
+        kinds = frozenset(kind for kind in KINDS if switches.get(kind, True))
+        if not kinds or snapshot.language_id != "python":
             return None
         path = to_fs_path(snapshot.uri.removesuffix(TURN_MARK))
         project = self._project(path)
-        return NameSource(self._names.ask, path, str(project) if project else None)
+        return NameSource(self._ask_names, path, str(project) if project else None)
+
+    def _ask_names(self, request: NamesRequest) -> "Future[KnownNames | None]":
+        return self._names.ask(replace(request, environment=self.settings.environment))
 
     def _take_failure(self, error: BaseException) -> None:
         """Tell the first failure of a model; after some in a row load it again."""
@@ -547,13 +572,31 @@ class CompletionServer(LanguageServer):
         text = typed + answer.candidate.insert_text
         n_typed = n_code_units(typed, self.encoding)
         first = types.Position(cursor.line, cursor.character - n_typed)
+        label, mode = text.strip().splitlines()[0], self._insert_text_mode
+        if mode is types.InsertTextMode.AdjustIndentation:
+            # Such a client indents the lines below like the one where it inserts them.
+            before = snapshot.text[start : snapshot.offset]
+            indentation = before[: len(before) - len(before.lstrip(" \t"))]
+            text = re.sub(rf"(?<=[\r\n]){re.escape(indentation)}", "", text)
         return types.CompletionItem(
-            label=text.strip().splitlines()[0],
+            label=label,
             kind=types.CompletionItemKind.Text,
             insert_text_format=types.InsertTextFormat.PlainText,
+            insert_text_mode=mode,
             text_edit=types.TextEdit(types.Range(first, cursor), text),
             command=self._command(answer, request),
         )
+
+    @property
+    def _insert_text_mode(self) -> types.InsertTextMode | None:
+        """What is said of indentation: that it is right as it is, where a client hears it."""
+        known = self.client_capabilities.text_document
+        completion = known.completion if known else None
+        item = completion.completion_item if completion else None
+        modes = item.insert_text_mode_support if item else None
+        if modes and types.InsertTextMode.AsIs in modes.value_set:
+            return types.InsertTextMode.AsIs
+        return completion.insert_text_mode if completion else None
 
     def _cursor(self, answer: Answer, request: _Request) -> types.Position:
         text, offset = answer.snapshot.text, answer.snapshot.offset

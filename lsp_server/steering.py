@@ -1,4 +1,4 @@
-"""Constrains tokens to the names that can come: after a dot, in an import, in a call.
+"""Constrains tokens: to names that can come after a dot, in imports and calls; to brackets.
 
 The names come from an analyser that is asked while the model writes; a late answer is
 no constraint. The idea is monitor-guided decoding (Agrawal et al., 2023). It knows
@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 from lsp_server.python_lines import Place, scan
+from lsp_server.statement_shape import Shape, closers_due, shape_of
 from lsp_server.turns import read
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _DEREFERENCE = re.compile(r"""(?<![\s.])\.(?P<begun>\w*)\Z""")
 _NUMBER = re.compile(r"(?<![\w.])[0-9]\w*\.\w*\Z")
 _IMPORT = re.compile(
     r"[ \t]*from[ \t]+(?P<module>[\w.]+)[ \t]+import\b"
-    r"(?:[^()#\n]*[^\w()#\n]|[ \t]*\((?:[^()]*[^\w()])?|)(?P<begun>\w*)\Z"
+    r"(?:[^()#;\n]*[^\w()#;\n]|[ \t]*\((?:[^()]*[^\w()])?|)(?P<begun>\w*)\Z"
 )
 _MAY_BE_DUE = re.compile(r"(?:\.|[(,]\s*|\bimport\b[^#\n]*)\w*\Z")
 _ALIAS = re.compile(r"\bas[ \t]+\w*\Z")
@@ -33,7 +35,7 @@ _ARGUMENT = re.compile(r"(?P<mark>[\w\])][ \t]*\(|,)\s*(?P<begun>\w*)\Z")
 _TARGET = re.compile(r"(?s:\s*(?:async\s+)?for\s+|.*\bas\s+|\s*)(?:[^\s=,]+\s*,\s*)*[^\s=,]+\Z")
 _DEFINED = re.compile(r"\s*(?:async\s+)?def\b")
 _IMPORTING = re.compile(r"\s*(?:from|import)\b")
-_CLOSED_BY = {")": "(", "]": "[", "}": "{"}
+_CALLED = re.compile(r"(\w+|[\])])\s*\(\Z")
 _WINDOW = 1 << 18
 """So many characters before the cursor are looked at for the start of its statement."""
 _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INSTANCE})
@@ -41,6 +43,13 @@ _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INST
 
 
 _REMEMBERED = 64
+_LONGEST = 1 << 14
+"""Characters of a statement that is looked at for brackets at every step."""
+
+BRACKETS = "brackets"
+"""What is steered by the statement alone: no bracket closes that none opened."""
+KINDS = frozenset({*map(str, NameKind), BRACKETS})
+"""What can be steered."""
 
 Ask = Callable[[NamesRequest], "Future[KnownNames | None]"]
 
@@ -68,7 +77,7 @@ class NameMemory:
         after = request.text[line_end:] if line_end >= 0 else ""
         # Hashes, because texts are long.
         texts = hash(request.text[: request.offset]), hash(after)
-        key = (texts, request.kind, request.path, request.project)
+        key = (texts, request.kind, request.path, request.project, request.environment)
         with self._lock:
             answer = self._answers.pop(key, None)
             if answer is None or answer.cancelled():
@@ -87,7 +96,7 @@ class NameSource:
     path: str | None = None
     project: str | None = None
     deadline_s: float = 0.06
-    kinds: frozenset[NameKind] = frozenset(NameKind)
+    kinds: frozenset[str] = KINDS
     """What is steered."""
 
 
@@ -106,42 +115,52 @@ class NamePlace:
 
 def find_name_place(statement: str) -> NamePlace | None:
     """Return the place at the end of a statement that is being written, if a name is due."""
-    if imported := _IMPORT.match(statement):
+    if _NUMBER.search(statement) or scan(statement).place is not Place.CODE:
+        return None
+    shape = shape_of(statement)
+    if imported := _IMPORT.match(statement, shape.start):
         if _ALIAS.search(statement):
             return None
         return NamePlace(NameKind.IMPORT, imported.end("module"), imported["begun"])
-    found = _DEREFERENCE.search(statement) or _ARGUMENT.search(statement)
-    if found is None or _NUMBER.search(statement):
+    # Modules are not all known.
+    if _IMPORTING.match(statement, shape.start):
         return None
-    here = scan(statement)
-    if here.place is not Place.CODE or _is_named_anew(statement, found):
+    if found := _DEREFERENCE.search(statement):
+        may_be_new = _may_be_target(statement, shape)
+        return NamePlace(
+            NameKind.ATTRIBUTE, found.start("begun"), found["begun"], may_be_new=may_be_new
+        )
+    found = _ARGUMENT.search(statement)
+    # Parameters are new names.
+    if found is None or shape.is_in_lambda or _DEFINED.match(statement, shape.start):
         return None
-    if found.re is _DEREFERENCE:
-        is_target = not here.n_open_brackets and _TARGET.match(statement) is not None
-        at = found.start("begun")
-        return NamePlace(NameKind.ATTRIBUTE, at, found["begun"], may_be_new=is_target)
-    if not _is_in_call(statement):
+    if not shape.opened or not _is_call(statement[: shape.opened[-1] + 1]):
         return None
     return NamePlace(NameKind.KEYWORD, found.end("mark"), found["begun"])
 
 
-def _is_named_anew(statement: str, found: "re.Match[str]") -> bool:
-    """Tell whether its names are new ones, or modules, which are not all known."""
-    is_parameter = found.re is _ARGUMENT and _DEFINED.match(statement)
-    return bool(is_parameter or _IMPORTING.match(statement))
+def _is_call(text: str) -> bool:
+    """Tell whether the bracket that ends a text is a call's."""
+    called = _CALLED.search(text)
+    return called is not None and not iskeyword(called[1])
 
 
-def _is_in_call(statement: str) -> bool:
-    """Tell whether the innermost open bracket is a call's; brackets in strings count too."""
-    opened: list[int] = []
-    for index, character in enumerate(statement):
-        if character in "([{":
-            opened.append(index)
-        elif opened and statement[opened[-1]] == _CLOSED_BY.get(character):
-            opened.pop()
-    return (
-        bool(opened) and re.search(r"[\w\])]\s*\(\Z", statement[: opened[-1] + 1]) is not None
-    )
+def _may_be_target(statement: str, shape: Shape) -> bool:
+    """Tell whether what stands at the end may yet be assigned to.
+
+    After ``self.a = self.`` it is in one of 13 places of the standard library, after
+    ``a = self.`` in one of a thousand.
+    """
+    if not all("." in target for target in shape.targets):
+        return False
+    written = statement[shape.part :]
+    if shape.opened:
+        # Targets may stand in brackets of their own.
+        bracket = shape.opened[0] - shape.part
+        if len(shape.opened) > 1 or bracket < 0 or _is_call(written[: bracket + 1]):
+            return False
+        written = f"{written[:bracket]} {written[bracket + 1 :]}"
+    return _TARGET.match(written) is not None
 
 
 class DueNames:
@@ -178,6 +197,14 @@ class DueNames:
         if known is None or (place.may_be_new and _STORED & set(known.receivers)):
             return None
         return place, known
+
+    def closers_due(self, written: str) -> str | None:
+        """Return the brackets that may close, the innermost first; None where any may stand."""
+        statement = self._statement + written
+        if BRACKETS not in self._source.kinds or len(statement) > _LONGEST:
+            return None
+        here = scan(statement)
+        return closers_due(statement[here.outside[-1] :]) if here.place is Place.CODE else None
 
     def _place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
@@ -222,10 +249,14 @@ class Steering:
     def allowed(self, written: str) -> "BoolArray | None":
         """Return a mask of the tokens that may come next, None for any."""
         due = self._names.known(written)
-        if due is None:
-            return None
-        place, known = due
-        return _mask(self._vocabulary, place, known.names, self._size)
+        named = due and _mask(self._vocabulary, due[0], due[1].names, self._size)
+        closers = self._names.closers_due(written)
+        if closers is None:
+            return named
+        closing = self._vocabulary.closing(closers.encode(), self._size)
+        if named is None:
+            return closing
+        return named & closing if (named & closing).any() else named
 
 
 def _closed_before(text: str) -> int:

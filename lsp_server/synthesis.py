@@ -12,7 +12,7 @@ from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import position_at, split_lines
 from lsp_server.repair import kept_text
 from lsp_server.steering import NameSource
-from lsp_server.turns import Turn, read_turns
+from lsp_server.turns import Turn, begins_clause, read_turns
 from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 
 Check = Callable[[CheckRequest], Verdict]
@@ -121,7 +121,7 @@ def write_turn(
     stays as it was, as it does where the model has no program.
     """
     started = time.perf_counter()
-    opening = open_turn(text, turn)
+    opening = open_turn(text, turn, is_python=language_id == "python")
     snapshot = Snapshot(opening.text, opening.offset, language_id)
     completion = complete(
         model, snapshot, max_new_tokens=max_new_tokens, names=names, filters=filters
@@ -147,17 +147,17 @@ def write_turn(
 
 def _next_turn(text: str, language_id: str, passed: int, n_stale: int) -> Turn | None:
     for turn in read_turns(text, language_id):
-        is_stale = len(text) - turn.start <= n_stale
-        if turn.start >= passed and (is_stale or not turn.has_program):
+        is_stale = turn.has_program and len(text) - turn.start <= n_stale
+        if turn.start >= passed and (is_stale or turn.wants_program):
             return turn
     return None
 
 
-def open_turn(text: str, turn: Turn) -> Opening:
+def open_turn(text: str, turn: Turn, *, is_python: bool = True) -> Opening:
     """Return the text with an empty line for the turn's program.
 
     What was there goes. One blank line comes before what follows, or two where there were,
-    or none where that is a brace.
+    or none where that is a brace or a clause.
     """
     line_end = line_end_of(text)
     head = text[: turn.prompt_end]
@@ -167,7 +167,7 @@ def open_turn(text: str, turn: Turn) -> Opening:
     n_blank = sum(not line.strip() for line in split_lines(body[len(body.rstrip()) :])[:-1])
     # The first line end after a program is the program's own.
     n_blank = min(max(1, n_blank - bool(body.strip())), 2)
-    if rest.lstrip().startswith("}"):
+    if rest.lstrip().startswith("}") or begins_clause(rest, is_python=is_python):
         n_blank = 0
     if not rest.strip():
         n_blank, rest = 0, ""

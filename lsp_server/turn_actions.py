@@ -26,7 +26,7 @@ from lsp_server.protocol import CompletionProtocol
 from lsp_server.repair import kept_text
 from lsp_server.settings import Settings
 from lsp_server.staleness import WrittenPrograms
-from lsp_server.synthesis import open_turn, programs_of
+from lsp_server.synthesis import Opening, open_turn, programs_of
 from lsp_server.turns import Turn, read_turns
 from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind
 
@@ -150,13 +150,13 @@ class TurnActions:
         document = self._text(owner)
         if document is None:
             return []
-        turns = self._turns(document)
+        turns = self._read_turns(document)
         start, here = _at(document.text, turns, line_there)
         rewrite = types.CodeActionKind.RefactorRewrite
         offers = []
         if here is not None and not here.has_program:
             offers.append(("Write this turn", WRITE_TURN, rewrite))
-        if any(turn.start >= start and not turn.has_program for turn in turns):
+        if any(turn.start >= start and turn.wants_program for turn in turns):
             offers.append(("Write all turns below", WRITE_ALL_TURNS, rewrite))
         if here is not None and here.has_program:
             offers.append(("Write this turn anew", REWRITE_TURN, rewrite))
@@ -177,7 +177,7 @@ class TurnActions:
     async def write_turn(self, run: _Run, line: int) -> None:
         """Write the program of the turn at a line, which has none."""
         document = self._document(run)
-        _, turn = _at(document.text, self._turns(document), line)
+        _, turn = _at(document.text, await self._turns(document), line)
         if turn is None:
             raise _EndedError("there is no turn at this line")
         if turn.has_program:
@@ -187,12 +187,14 @@ class TurnActions:
     async def write_all_turns(self, run: _Run, line: int) -> None:
         """Write the programs of the turns from a line on, each after the one before it."""
         document = self._document(run)
-        passed, _ = _at(document.text, self._turns(document), line)
+        passed, _ = _at(document.text, await self._turns(document), line)
         while True:
             document = self._document(run)
-            turns = self._turns(document)
-            left = [turn for turn in turns if turn.start >= passed and not turn.has_program]
+            turns = await self._turns(document)
+            left = [turn for turn in turns if turn.start >= passed and turn.wants_program]
             if not left:
+                if not run.n_begun:
+                    run.notes.append("every turn from here on has its program")
                 return
             run.begin_next(len(left))
             await self._write(run, document, left[0])
@@ -201,7 +203,7 @@ class TurnActions:
     async def rewrite_turn(self, run: _Run, line: int) -> None:
         """Write another program for the turn at a line."""
         document = self._document(run)
-        _, turn = _at(document.text, self._turns(document), line)
+        _, turn = _at(document.text, await self._turns(document), line)
         if turn is None or not turn.has_program:
             raise _EndedError("there is no program to write anew at this line")
         await self._write(run, document, turn, other=True)
@@ -209,20 +211,26 @@ class TurnActions:
     async def rewrite_stale(self, run: _Run, _line: int) -> None:
         """Write the stale programs anew, each after the one before it."""
         document = self._document(run)
-        _, others = run.programs.stale(document.text, document.language_id)
+        _, others = await self._stale_of(run, document)
         passed = -1
         while True:
             document = self._document(run)
-            stale, _ = run.programs.stale(document.text, document.language_id)
+            stale, _ = await self._stale_of(run, document)
             left = [turn for turn in stale if turn.start > passed]
             if not left:
                 break
             run.begin_next(len(left))
             await self._write(run, document, left[0])
             passed = left[0].start
+        if not run.n_begun:
+            run.notes.append("no program that was written here is stale")
         if others:
             lines = ", ".join(self._line_of(document, other) for other in others)
             run.notes.append(f"not written by us, or edited, and so left alone: line {lines}")
+
+    async def _stale_of(self, run: _Run, document: Document) -> tuple[list[Turn], list[Turn]]:
+        read_stale = run.programs.stale
+        return await asyncio.to_thread(read_stale, document.text, document.language_id)
 
     async def run(self, action: Action, uri: str, line: int) -> None:
         """Run an action to its end, and show in one line what there is to tell."""
@@ -273,7 +281,7 @@ class TurnActions:
         """Write one program; where it is flagged or there is none, note it and go on."""
         line = self._line_of(document, turn)
         old = document.text[turn.prompt_end : turn.end].strip()
-        opening = open_turn(document.text, turn)
+        opening = _opened(document, turn)
         snapshot = Snapshot(
             opening.text,
             opening.offset,
@@ -317,7 +325,7 @@ class TurnActions:
                 if changed.done():
                     run.changed.clear()
                     changed = asyncio.ensure_future(run.changed.wait())
-                    self._same_turn(run, document, turn)
+                    await self._same_turn(run, document, turn)
             completion = asked.result()
         finally:
             asked.cancel()
@@ -342,7 +350,7 @@ class TurnActions:
     async def _apply(self, run: _Run, then: Document, turn: Turn, program: str) -> None:
         """Let the client make the edit, and wait until its text is here."""
         while True:
-            document, now = self._same_turn(run, then, turn)
+            document, now = await self._same_turn(run, then, turn)
             edit = self._edit(document, now, program)
             deadline_s = _CONFIRMATION_DEADLINE_S if now.has_program else EDIT_DEADLINE_S
             asked = self._server.workspace_apply_edit_async(
@@ -356,7 +364,7 @@ class TurnActions:
                 break
             if self._document(run).version == document.version:
                 raise _EndedError("the editor refused the edit")
-        opening = open_turn(document.text, now)
+        opening = _opened(document, now)
         expected = opening.written(program)[: opening.offset + len(program)]
         try:
             async with asyncio.timeout(EDIT_DEADLINE_S):
@@ -398,10 +406,14 @@ class TurnActions:
             change_annotations=annotations,
         )
 
-    def _same_turn(self, run: _Run, then: Document, turn: Turn) -> tuple[Document, Turn]:
+    async def _same_turn(self, run: _Run, then: Document, turn: Turn) -> tuple[Document, Turn]:
         """Return the newest document with the turn, if that and what is above are as then."""
-        document = self._document(run)
-        now = next((t for t in self._turns(document) if t.start == turn.start), None)
+        while True:
+            document = self._document(run)
+            turns = await self._turns(document)
+            if self._document(run).version == document.version:
+                break
+        now = next((t for t in turns if t.start == turn.start), None)
         is_same = now is not None and (
             document.text[: now.prompt_end] == then.text[: turn.prompt_end]
             and document.text[now.prompt_end : now.end].strip()
@@ -415,7 +427,7 @@ class TurnActions:
         """Return where a program goes, and what goes there with it."""
         notebook = self._keeper.notebooks.get(document.uri)
         if notebook is None:
-            opening = open_turn(document.text, turn)
+            opening = _opened(document, turn)
             new_text = opening.replacement(program)
             return CellEdit(document, opening.start, opening.end, new_text)
         edit = notebook.joined().edit(turn.prompt_end, turn.end, program)
@@ -450,7 +462,11 @@ class TurnActions:
             raise _EndedError("the document is not open")
         return document
 
-    def _turns(self, document: Document) -> tuple[Turn, ...]:
+    async def _turns(self, document: Document) -> tuple[Turn, ...]:
+        """Return the turns of a document, read in a thread: a long text takes long."""
+        return await asyncio.to_thread(self._read_turns, document)
+
+    def _read_turns(self, document: Document) -> tuple[Turn, ...]:
         """Return the turns of a document; of a notebook those that can be written."""
         turns = read_turns(document.text, document.language_id)
         notebook = self._keeper.notebooks.get(document.uri)
@@ -512,6 +528,10 @@ def _at(text: str, turns: tuple[Turn, ...], line: int) -> tuple[int, Turn | None
     start = sum(map(len, split_lines(text)[:line]))
     inside = [t for t in turns if t.start <= start and (start < t.end or t.end == len(text))]
     return (inside[-1].start, inside[-1]) if inside else (start, None)
+
+
+def _opened(document: Document, turn: Turn) -> Opening:
+    return open_turn(document.text, turn, is_python=document.language_id == "python")
 
 
 def _after(programs: list[str], old: str) -> list[str]:

@@ -4,6 +4,7 @@ They are inlay hints, off unless asked for. What is shown is what is known: the 
 measures when it has nothing else to do, and then the client is asked to ask again.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -103,8 +104,11 @@ class TurnHints:
         if self._is_on:
             self._refresh()
 
-    def hints(self, params: types.InlayHintParams) -> list[types.InlayHint]:
-        """Return what is known of the turns in a range; what is not, will be."""
+    async def hints(self, params: types.InlayHintParams) -> list[types.InlayHint]:
+        """Return what is known of the turns in a range; what is not, will be.
+
+        The turns are read in a thread; for a text that has passed by then there are none.
+        """
         keeper = self._keeper
         part = self._part(params) if keeper.settings.hints else None
         if part is None or len(part.whole.text) > _LONGEST:
@@ -113,13 +117,10 @@ class TurnHints:
         snapshot = Snapshot(unix(document.text), 0, document.language_id, document.uri)
         if switched_off(snapshot, keeper.settings):
             return []
-        shown = [
-            place
-            for place in _places(snapshot, keeper.encoding)
-            if part.first <= place.end.line <= part.last
-        ]
+        shown, stale = await asyncio.to_thread(self._read, part, snapshot)
+        if self._part(params) != part or not keeper.settings.hints:
+            return []
         self._measure(snapshot, {place.turn: place.key for place in shown})
-        stale = {position_at(document.text, t.start).line for t in self._stale(document)}
         hints = []
         for place in shown:
             is_stale = place.line in stale
@@ -128,6 +129,16 @@ class TurnHints:
                 tooltip = _STALE if is_stale else _PERPLEXITY
                 hints.append(types.InlayHint(end, label, tooltip=tooltip, padding_left=True))
         return hints
+
+    def _read(self, part: _Part, snapshot: Snapshot) -> tuple[list[_Place], set[int]]:
+        """Return where the turns of a part stand, and the lines of those that are stale."""
+        shown = [
+            place
+            for place in _places(snapshot, self._keeper.encoding)
+            if part.first <= place.end.line <= part.last
+        ]
+        text = part.whole.text
+        return shown, {position_at(text, turn.start).line for turn in self._stale(part.whole)}
 
     def _part(self, params: types.InlayHintParams) -> _Part | None:
         """Return what is asked about; of a notebook's cell that is a part of its text."""
@@ -183,8 +194,8 @@ class TurnHints:
 
     def _add_handler(self) -> None:
         @self._server.feature(types.TEXT_DOCUMENT_INLAY_HINT)
-        def inlay_hint(params: types.InlayHintParams) -> list[types.InlayHint]:
-            return self.hints(params)
+        async def inlay_hint(params: types.InlayHintParams) -> list[types.InlayHint]:
+            return await self.hints(params)
 
 
 def _places(snapshot: Snapshot, encoding: Encoding) -> Iterator[_Place]:

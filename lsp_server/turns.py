@@ -1,6 +1,7 @@
 """The turns of a text: comments that state a step, and the code that follows.
 
-In Python the docstring of a function or a class states one too.
+In Python the docstring of a function or a class states one too; that of a class can be all
+of it.
 
 Pure, and read anew from each text: a buffer is the whole state of its conversation.
 A Python text is read in blocks, and those that were read lately are not read again, so
@@ -25,7 +26,8 @@ from lsp_server.python_lines import Line, LineKind, width_of
 
 _TOOL_MARK = re.compile(
     r"#+\s*(?:type:|(?i:noqa)\b|nosec\b|pragma\b|pylint:|pyright:|mypy:|ruff:|flake8:|isort:"
-    r"|fmt:|yapf:|black:|noinspection\b|cython:|distutils:|-\*-|vim?:|NOLINT|sourcery\b)"
+    r"|fmt:|yapf:|black:|noinspection\b|cython:|distutils:|-\*-|vim?:|NOLINT|sourcery\b"
+    r"|pyre-|autopep8:|doctest:|c(?:ode)?spell:|codegen:\s*off\b)"
 )
 _CODING = re.compile(r"#.*?coding[:=]\s*[-\w.]+")  # PEP 263
 _CODING_LINES = 2
@@ -46,7 +48,8 @@ _SLASHED_TOOL_MARK = re.compile(
     r"(?://+|/?\*+)[ \t]*(?:eslint(?:-|\b)|jshint\b|jslint\b|tslint:|globals?[ ]|prettier-"
     r"|istanbul\b|[cv]8 ignore\b|@ts-|@flow\b|@jsx\b|@formatter:|sourceMappingURL|#[ ]source"
     r"|NOLINT|NOSONAR|clang-(?:format|tidy)|cppcheck-|IWYU\b|CHECKSTYLE|noinspection\b"
-    r"|nolint\b|lint:|-\*-|vim?:|\+build\b|#nosec\b)|//(?:go:|line |export |/ *<reference)"
+    r"|nolint\b|lint:|-\*-|vim?:|\+build\b|#nosec\b|c(?:ode)?spell:|codegen:\s*off\b)"
+    r"|//(?:go:|line |export |/ *<reference)"
 )
 _SLASHED_SECTION_MARK = re.compile(
     r"(?://+|/?\*+)[ \t]*(?:%%|#?(?:end)?region\b|MARK:|#pragma mark)"
@@ -55,11 +58,19 @@ _STATEMENT_END = re.compile(r"[;{}]$|^\s*(?:await |return )?[\w.$]+\(.*\)$")
 _DOC_TAG = re.compile(r"\{@[^}]*\}|^\s*@.*")
 _LONGEST_PROMPT = 1 << 14
 """Characters; a longer comment states no step, and parsing it would take long."""
-_BLOCK_END = re.compile(r"\n\r?\n(?=\S|[ \t]+(?:async |class |def |@))")
-"""What comes next is neither a docstring nor goes on with a comment."""
+_BLOCK_END = re.compile(
+    r"\n\r?\n(?=(?!elif\b|else\b|except\b|finally\b)\S|[ \t]+(?:async |class |def |@))"
+)
+"""What comes next is neither a docstring nor a clause, nor goes on with a comment."""
 _SHORT_BLOCK, _LONG_BLOCK = 1 << 12, 1 << 16
 """Characters; of long blocks few are kept, and none that are longer, to save memory."""
 _N_SHORT_BLOCKS, _N_LONG_BLOCKS = 1 << 12, 1 << 6
+# What goes on with a statement above it; a comment before it is none of its own.
+_CLAUSE = re.compile(r"(?:elif|else|except|finally)\b|case\b.*:$")
+_SLASHED_CLAUSE = re.compile(r"(?:\}\s*)?(?:else|catch|finally)\b|(?:case\b.*|default\s*):")
+_TRY_CLAUSE = re.compile(r"\s*(?:except|finally)\b")
+_IF_CLAUSE = re.compile(r"\s*(?:elif|else)\b")
+_IMPORT = re.compile(r"from \w+ import \w+(?: as \w+)?|import \w+ as \w+")
 _DOCUMENTED = ("def ", "class ", "async def ")
 _DOCSTRING = re.compile(
     r"""[rRuU]?(?P<quote>\"{3}|'{3}|"|')(?P<words>(?:[^\\'"]++|\\.|(?!(?P=quote))['"])*+)(?P=quote)""",
@@ -83,6 +94,13 @@ class Turn:
     prompt_spans: tuple[tuple[int, int], ...]
     """Where the prompt's own words lie, line by line."""
     has_program: bool
+    is_of_class: bool = False
+    """Whether it is the docstring of a class, which is whole without more."""
+
+    @property
+    def wants_program(self) -> bool:
+        """Tell whether a program is missing."""
+        return not (self.has_program or self.is_of_class)
 
 
 class _Role(Enum):
@@ -100,6 +118,7 @@ class _Run(NamedTuple):
     lines: list[Line]
     spans: tuple[tuple[int, int], ...] = ()
     """Where the words of a prompt lie."""
+    is_of_class: bool = False
 
 
 class _Stretch(NamedTuple):
@@ -273,7 +292,9 @@ def _stretches(text: str, runs: Iterator[_Run]) -> tuple[_Stretch, ...]:
         if run.role is _Role.PROMPT:
             end = _next_start(text, run.lines[-1])
             prompt = "\n".join(text[start:end] for start, end in run.spans)
-            turn = Turn(first.start, end, end, first.indent, prompt, run.spans, False)
+            turn = Turn(
+                first.start, end, end, first.indent, prompt, run.spans, False, run.is_of_class
+            )
         stretches.append(_Stretch(run.role, is_code, width, first.start, turn))
     return tuple(stretches)
 
@@ -311,6 +332,8 @@ def _python_runs(text: str, lines: list[Line], n_above: int, at_top: bool) -> It
                 break
         if role is _Role.PROMPT:
             role = _run_role("\n".join(_words(text, line) for line in run), at_top)
+        if role is _Role.PROMPT and _is_above(_CLAUSE, lines, index, run[0]):
+            role = _Role.PROGRAM
         yield _Run(role, run, tuple(_span(text, line) for line in run))
 
 
@@ -351,13 +374,29 @@ def _docstring(text: str, lines: list[Line], header: Line, index: int) -> _Run |
         own = text[first : min(line.end, match.end("words"))]
         first += len(own) - len(own.lstrip())
         spans.append((first, first + len(own.strip())))
-    return _Run(_Role.PROMPT, run, _without_empty_ends(spans))
+    is_of_class = header.content.startswith("class ")
+    return _Run(_Role.PROMPT, run, _without_empty_ends(spans), is_of_class)
 
 
 def _next_nonblank(lines: list[Line], index: int) -> int:
     while index < len(lines) and lines[index].kind is LineKind.BLANK:
         index += 1
     return index
+
+
+def _is_above(clause: re.Pattern[str], lines: list[Line], index: int, comment: Line) -> bool:
+    """Tell whether the next line from an index on is a clause, indented as a comment above."""
+    index = _next_nonblank(lines, index)
+    if index == len(lines) or lines[index].kind is not LineKind.CODE:
+        return False
+    is_as_deep = width_of(lines[index].indent) == width_of(comment.indent)
+    return is_as_deep and clause.match(lines[index].content) is not None
+
+
+def begins_clause(text: str, *, is_python: bool) -> bool:
+    """Tell whether a text goes on with the statement above it."""
+    line = text.lstrip().partition("\n")[0].rstrip()
+    return (_CLAUSE if is_python else _SLASHED_CLAUSE).match(line) is not None
 
 
 def _slashed_runs(text: str, lines: list[Line]) -> Iterator[_Run]:
@@ -383,6 +422,8 @@ def _slashed_runs(text: str, lines: list[Line]) -> Iterator[_Run]:
         if role is _Role.PROMPT:
             words = "\n".join(text[start:end] for start, end in spans)
             role = _run_role(words, at_top, is_python=False)
+        if role is _Role.PROMPT and _is_above(_SLASHED_CLAUSE, lines, index, run[0]):
+            role = _Role.PROGRAM
         yield _Run(role, run, _without_empty_ends(spans))
 
 
@@ -458,10 +499,16 @@ def _is_code(words: str) -> bool:
     words, and a statement has to do something.
     """
     source = textwrap.dedent(words)
+    if _IMPORT.fullmatch(source.strip()):
+        return True
     if _ONLY_WORDS.fullmatch(source):
         return False
     if source.rstrip().endswith(":"):
         source += "\n  pass" if "\n" not in source.rstrip() else ""
+    if _IF_CLAUSE.match(source):
+        source = "if x:\n  pass\n" + source
+    elif _TRY_CLAUSE.match(source):
+        source = "try:\n  pass\n" + source
     try:
         with warnings.catch_warnings():
             # What Python has to say about escapes in a comment is nobody's concern.
@@ -494,6 +541,7 @@ def _turn(draft: _Draft) -> Turn:
         prompt=turn.prompt,
         prompt_spans=tuple((base + start, base + end) for start, end in turn.prompt_spans),
         has_program=draft.has_program,
+        is_of_class=turn.is_of_class,
     )
 
 

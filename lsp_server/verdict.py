@@ -33,6 +33,8 @@ class CheckRequest:
     insert_text: str
     path: str | None = None
     project: str | None = None
+    environment: str | None = None
+    """The folder of the environment, where a person named it."""
     off: tuple[str, ...] = ()
     """The faults that are not looked for."""
     cut: Cut = Cut.NEVER

@@ -5,12 +5,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from platformdirs import user_cache_path
 
+import lsp_server
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
 from lsp_server.models import EMBEDDED_MODEL
@@ -43,6 +45,11 @@ from model_eval.steering import (
 
 _SEED = 0
 """Of every run, so that whoever repeats one gets the same samples."""
+_STEERED_BY = (
+    *("steering", "statement_shape", "vocabulary", "python_lines", "known_names"),
+    *("name_lookup", "member_names", "check_certainty", "jedi_script", "jedi_results"),
+)
+"""The modules of the server that decide what may come."""
 _QUICK = (3, 4)
 _FULL = (20, 20)
 """Cases of each package, and samples of each case."""
@@ -66,6 +73,8 @@ def steering(options: argparse.Namespace) -> int:
         "cases_per_package": per_package,
         "samples": n_samples,
         **SAMPLING,
+        "jedi": version("jedi"),
+        "steering_sha256": _steering_sha256(),
     }
     path = Path(options.record) if options.record else _default_record("steering", settings)
     record = Record(path, settings)
@@ -234,6 +243,15 @@ def conclude(
         print()
     print(f"Figures: {figures}")
     return 0
+
+
+def _steering_sha256() -> str:
+    """Return a digest of the code that decides what is steered: other code, another record."""
+    folder = Path(lsp_server.__file__).parent
+    digest = hashlib.sha256()
+    for module in _STEERED_BY:
+        digest.update((folder / f"{module}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def _exposure(model: str, requirements: tuple[str, ...]) -> str:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from lsprotocol import types
 
-from tests.e2e.clients import DEADLINE_S, FAKE_SERVER, SERVER, connected
+from tests.e2e.clients import DEADLINE_S, FAKE_SERVER, SERVER, Client, answered, connected
 
 pytestmark = pytest.mark.e2e
 
@@ -48,6 +49,30 @@ async def test_nothing_of_a_hostile_folder_runs(tmp_path: Path) -> None:
         client.open("import evil, conftest\nimport sitecustomize\nevil.conftest.", uri=uri)
         await client.items(2, 14, uri=uri)
     assert not mark.exists()
+
+
+def _worker(client: Client) -> psutil.Process | None:
+    children = psutil.Process(client.process.pid).children(recursive=True)
+    workers = (child for child in children if "lsp_server.check_worker" in child.cmdline())
+    return next(workers, None)
+
+
+async def test_a_worker_that_is_killed_costs_an_answer_its_check() -> None:
+    """Completions go on without the analyser, and another one takes its place."""
+    async with connected(SERVER, options={"checkDeadlineMs": 10_000}) as client:
+        await client.status("ready")
+        client.open("import os\nx = os.path.")
+        await client.items(1, 12)
+        first = await client.until(lambda: _worker(client))
+        first.suspend()
+        client.insert(1, 12, "join(os.")
+        pending = client.request(1, 20)
+        first.kill()
+        await answered(pending)
+        client.insert(1, 20, "path.")
+        await client.items(1, 25)
+        second = await client.until(lambda: _worker(client))
+        assert second.pid != first.pid
 
 
 async def test_logs_hold_no_text_of_a_document(tmp_path: Path) -> None:

@@ -147,6 +147,23 @@ async def test_one_turn_is_written(editor: Editor) -> None:
     assert text.endswith("\n\n# Three\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("writeAllTurns", "every turn from here on has its program"),
+        ("rewriteStale", "no program that was written here is stale"),
+    ],
+)
+async def test_where_there_is_nothing_to_write_that_is_said(
+    editor: Editor, command: str, said: str
+) -> None:
+    """Nobody waits for a command that has nothing to do."""
+    editor.open("# One\nx = 1\n")
+    await editor.run(command, 0)
+    assert editor.texts == []
+    assert [message.message for message in editor.client.lsp.messages] == [said]
+
+
 async def test_all_turns_are_written_each_after_the_one_before(editor: Editor) -> None:
     """There is one versioned edit a turn, and each prompt holds the programs above it."""
     editor.open(_THREE)

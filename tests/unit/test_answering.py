@@ -32,6 +32,9 @@ class Checker:
         """Know none."""
         raise NotImplementedError
 
+    def load_imports(self, request: NamesRequest) -> None:
+        """Do nothing."""
+
     def warm_up(self) -> None:
         """Do nothing."""
 
@@ -81,3 +84,29 @@ async def test_a_part_that_was_shown_stays_where_the_whole_is_flagged(
     accepted = replace(TURN, text=TURN.text + "a = 1", offset=TURN.offset + len("a = 1"))
     assert await shown(answering, accepted) == []
     assert "undefined-name" in (answering.why_empty(TURN.uri) or "")
+
+
+class LateChecker(Checker):
+    """Has no verdict yet."""
+
+    def submit(self, request: CheckRequest) -> "Future[Verdict]":
+        """Return a verdict that never comes."""
+        return Future()
+
+
+async def test_what_does_not_parse_is_not_shown_for_a_late_check(
+    host: ModelHost, source: Source
+) -> None:
+    """Where the check is late or cold, Python's own parser is asked."""
+    source.script = "1 1\n"
+    await loaded(host)
+    keeper = Keeper(host)
+    keeper.settings = replace(keeper.settings, check_deadline_ms=1, deadline_ms=10_000)
+    answering = Answering(keeper, LateChecker())
+    place = replace(TURN, text="y = ", offset=4)
+    assert await shown(answering, place) == []
+    assert "not whole Python" in (answering.why_empty(TURN.uri) or "")
+    keeper.settings = replace(
+        keeper.settings, checks={**keeper.settings.checks, "syntax": False}
+    )
+    assert await shown(answering, place) == ["1 1"]

@@ -97,8 +97,14 @@ ELSEWHERE: dict[str, Snapshot] = {
     "edited after": replace(typed("f"), text=typed("f").text.replace("c = 3", "c = 4")),
     "longer after": replace(typed("f"), text=typed("f").text + "\n"),
     "shorter after": replace(typed("f"), text=typed("f").text[:-1]),
-    "bracket closed after the cursor": replace(
-        typed("foo("), text=typed("foo()").text, offset=typed("foo(").offset
+    "another bracket after the cursor": replace(
+        typed("foo("), text=typed("foo(]").text, offset=typed("foo(").offset
+    ),
+    "a bracket that nobody opened": replace(
+        typed("fo"), text=typed("fo)").text, offset=typed("fo").offset
+    ),
+    "more after the cursor": replace(
+        typed("foo("), text=typed("foo(1)").text, offset=typed("foo(").offset
     ),
     "cursor before": replace(THEN, offset=9),
     "cursor after what was typed": replace(typed("f"), offset=12),
@@ -112,6 +118,49 @@ ELSEWHERE: dict[str, Snapshot] = {
 def test_another_text_has_no_answer(snapshot: Snapshot) -> None:
     """An answer is for its document, its language and its text, to the letter."""
     assert known(answer("foo(1)")).find(snapshot) is None
+
+
+@pytest.mark.parametrize(
+    ("inserted", "before", "after", "expected"),
+    [
+        ('foo("a", 1)', "foo(", ")", '"a", 1'),
+        ('foo("a", 1)', 'foo("', '")', "a"),
+        ('foo("a", 1)', 'foo("', ")", 'a", 1'),
+        ('foo("a", 1)', 'foo("a"', ")", ", 1"),
+        ('foo("a", 1) + 2', "foo(", ")", '"a", 1'),
+        ('foo("a", 1) + 2', 'foo("a", 1)', "", " + 2"),
+        ("foo(a[0], b)", "foo(a[", "])", "0"),
+        ("foo(a[0], b)", "foo(a[0]", ")", ", b"),
+        ("f(x):\n    return [x]", "f(", ")", "x"),
+        ("f(x):\n    return [x]", "f(x):\n    return [", "]", "x"),
+        ("x = {\n    1: 2,\n}", "x = {\n    ", "\n}", "1: 2,"),
+        ("x = {\n    1: 2,\n}", "x = {", "}", "\n    1: 2,\n"),
+        ("foo(')', 1)", "foo(", ")", "')', 1"),
+        (r"foo('\'', 1)", "foo('", "')", r"\'"),
+        ("foo(a,", "foo(", ")", "a,"),
+    ],
+)
+def test_what_an_editor_closes_by_itself_is_typed_along_too(
+    inserted: str, before: str, after: str, expected: str
+) -> None:
+    """A bracket that is typed is two in most editors; the rest ends before the second."""
+    full = typed(before + after)
+    now = replace(full, offset=full.offset - len(after))
+    found = known(answer(inserted)).find(now)
+    assert found is not None
+    assert found.candidate.insert_text == expected
+    # What is accepted is a beginning of what was answered, and what the editor closed.
+    whole = answer(inserted).accepted.text
+    kept = found.accepted.text[: found.accepted.offset]
+    assert whole.startswith(kept.rstrip())
+
+
+def test_what_is_found_is_kept_longer() -> None:
+    """An answer that somebody types along is not forgotten for those that nobody sees."""
+    memory = known(answer("foo(1)"))
+    for number in range(100):
+        memory.remember(answer("x", replace(THEN, uri=f"file:///{number}.py")))
+        assert rest(memory, typed("fo")) == "o(1)"
 
 
 @pytest.mark.parametrize("inserted", ["f ", "f\n", "f\n    \t", "f\r\n"])

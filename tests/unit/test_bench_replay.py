@@ -110,6 +110,12 @@ def test_wrong_indentation_is_found(marked: str, answer: str) -> None:
         ("x = 1\n$0\ny = 2\nz = 3\n", "a = 1\ny = 2\nz = 3"),
         ("if $0 is None:\n    y\n", "x is None:"),
         ("x = 'a' + $0 + b\n", "c + b"),
+        ("return $0x\n", "foo"),
+        ("return $0s.value\n", "int(s.value)"),
+        ("x = foo$0, b)\n", "(a, b)"),
+        ("x = foo$0\n", "(a))"),
+        ("x = $0 + 1\n", "y  # so"),
+        ("x = $0  # so\n", "y  # so"),
     ],
 )
 def test_a_duplicated_suffix_is_found(marked: str, answer: str) -> None:

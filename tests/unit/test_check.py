@@ -56,6 +56,9 @@ def _check(marked: str, insert_text: str, **options: object) -> Verdict:
         ("$0", "from os import path, nothing_there", FLAGGED),
         ("$0", "import os.nothing_there", FLAGGED),
         ("$0", "import no_such_package_at_all", UNCHECKED),
+        ("$0", "try:\n    from os import gone\nexcept ImportError: pass", UNCHECKED),
+        ("$0", "try:\n    import os\nexcept OSError:\n    from os import gone", FLAGGED),
+        ("import sys\nif sys.version_info > (9,):\n    $0", "from os import gone", UNCHECKED),
         ("$0", "from no_such_package_at_all import x", UNCHECKED),
         ("from os.path import *\n$0", "join('a')", OK),
         ("from os.path import *\n$0", "jion('a')", FLAGGED),
@@ -126,6 +129,12 @@ def test_a_name_is_named_once() -> None:
     assert (problem.line, problem.character) == (0, 4)
 
 
+def test_a_package_has_a_path() -> None:
+    """Only the file of a package knows ``__path__``."""
+    assert _check("$0", "print(__path__)", path="/a/__init__.py").verdict is OK
+    assert _check("$0", "print(__path__)", path="/a/b.py").verdict is FLAGGED
+
+
 def test_stubs_may_use_names_before_they_are_defined() -> None:
     """In a .pyi file a forward reference is no undefined name."""
     text = "$0\n\nclass Later: ...\n"
@@ -149,6 +158,37 @@ def test_packages_of_the_project_are_read_as_paths(tmp_path: Path) -> None:
     assert _check("$0", "from only_here import there", **project).verdict is OK
     assert _check("$0", "from only_here import absent", **project).verdict is FLAGGED
     assert _check("$0", "from only_here import there").verdict is UNCHECKED
+
+
+def test_a_named_environment_is_read(tmp_path: Path) -> None:
+    """A person may say which environment's packages count."""
+    packages = tmp_path / "elsewhere/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "only_there.py").write_text("there = 1\n")
+    named = {"project": str(tmp_path), "environment": str(tmp_path / "elsewhere")}
+    assert _check("$0", "from only_there import there", **named).verdict is OK
+    assert _check("$0", "from only_there import gone", **named).verdict is FLAGGED
+
+
+@pytest.mark.parametrize(
+    ("version", "insert_text", "verdict"),
+    [
+        ("3.14", "from warnings import deprecated", OK),
+        ("3.14", "import itertools\nitertools.batched([1], 2)", OK),
+        ("3.14", "from pathlib import Path\nPath('a').walk().close, Path('a').nope", FLAGGED),
+        ("3.14", "x = f(a b)", UNCHECKED),
+        ("3.99", "import itertools\nitertools.batched([1], 2)", OK),
+        ("3.8", "x = f(a b)", FLAGGED),
+        ("3.8", "import os\nos.nope", FLAGGED),
+    ],
+)
+def test_the_version_of_the_project_counts(
+    tmp_path: Path, version: str, insert_text: str, verdict: VerdictKind
+) -> None:
+    """What a newer Python has is there, and what only it can parse is not judged."""
+    _packages(tmp_path)
+    (tmp_path / ".venv/pyvenv.cfg").write_text(f"home = /x\nversion = {version}.0\n")
+    assert _check("f = a = 1\n$0", insert_text, project=str(tmp_path)).verdict is verdict
 
 
 def test_a_module_that_makes_names_up_is_not_judged(tmp_path: Path) -> None:

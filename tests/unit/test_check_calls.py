@@ -52,6 +52,14 @@ class MoreData(Data):
 class OddData:
     x: dataclasses.InitVar[int]
     y: int = dataclasses.field(init=False)
+@dataclasses.dataclass
+class KeywordData:
+    x: int
+    _: dataclasses.KW_ONLY
+    y: int = 2
+@dataclasses.dataclass
+class ChildOfKeywordData(KeywordData):
+    z: int
 class Named(NamedTuple):
     x: int
 Pair = namedtuple("Pair", "x y")
@@ -120,6 +128,7 @@ def test_what_no_signature_takes_is_flagged(
         (_OUTSIDE, "A(1), A(a=1), Child(1), A(1).m(1, key=2), A.m(A(1), 1)"),
         (_OUTSIDE, "Open(1, 2, 3), Made(1, 2, 3), Meta(1, 2, 3)"),
         (_OUTSIDE, "Callable()(1), Data(1), Named(1), Pair(1, 2), Color(1)"),
+        (_OUTSIDE, "ChildOfKeywordData(1, 2, y=3)"),
         (_OUTSIDE, "MoreData(1, 2), MoreData(1, y=2, z=[]), OddData(1), Pair(x=1)"),
         (_OUTSIDE, "Wrong(1, 2), ValueError(1, 2), Wrong()"),
         (_OUTSIDE, "print(1, 2, sep=''), range(1), range(1, 2), max(1, 2, key=len)"),

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -63,6 +65,42 @@ def test_a_stuck_worker_is_replaced(
     assert later.result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
 
 
+_SLOW = """
+import lsp_server.name_lookup
+from lsp_server import check_worker
+
+def never(request):
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+
+lsp_server.name_lookup.known_names = never
+check_worker._NAMES_WITHIN_S = check_worker._FIRST_WITHIN_S = 0.2
+check_worker._CHECK_WITHIN_S = 20.0
+check_worker.main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer that signals")
+def test_a_question_that_never_ends_is_given_up(
+    worker: CheckWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An analyser that is slow costs its own answer, in the same process, and no other."""
+    real = subprocess.Popen
+
+    def slow(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        return real([command[0], "-c", _SLOW], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    assert worker.known_names(NamesRequest("x.", 2)).result(_DEADLINE_S) is None
+    pid = _pid(worker)
+    assert worker.submit(_BAD).result(_DEADLINE_S).verdict is VerdictKind.FLAGGED
+    assert _pid(worker) == pid
+
+
 def test_a_cancelled_request_is_not_checked(worker: CheckWorker) -> None:
     """Who no longer waits costs the worker nothing."""
     worker.submit(_GOOD).result(_DEADLINE_S)
@@ -95,6 +133,53 @@ def test_closing_gives_the_backlog_up(worker: CheckWorker) -> None:
     assert [future.result(0) for future in backlog] == [UNCHECKED] * 20
     assert worker._process is None
     assert worker.submit(_GOOD).result(0) == UNCHECKED
+
+
+@pytest.mark.parametrize("n_left", [0, 100])
+def test_a_stored_module_that_was_half_written_is_made_again(
+    worker: CheckWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_left: int
+) -> None:
+    """A process that is killed while it stores a module costs no later verdict."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    request = CheckRequest("import json\n", 12, "json.lods('1')")
+    first = worker.submit(request).result(_DEADLINE_S)
+    assert first.verdict is VerdictKind.FLAGGED
+    os.kill(_pid(worker), signal.SIGKILL)
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    stored = list(tmp_path.rglob("*.pkl"))
+    assert stored
+    for path in stored:
+        os.truncate(path, n_left)
+    assert worker.submit(request).result(_DEADLINE_S) == first
+
+
+def test_what_a_file_imports_is_read_once_and_behind_all_else(worker: CheckWorker) -> None:
+    """An opened file's modules are questions of their own, which nothing waits for."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    os.kill(_pid(worker), signal.SIGSTOP)
+    first = worker.submit(_GOOD)
+    while worker._busy_since is None:
+        assert not first.done()
+    text = "import json as j, os\nfrom os.path import join\nfrom . import a\nx = 'import b'\n"
+    for _ in range(2):
+        worker.load_imports(NamesRequest(text, 0, path="/a/b.py", project="/a"))
+    usual, urgent = worker.submit(_BAD), worker.known_names(NamesRequest("''.", 3))
+    waiting = [worker._queue.get()[-1] for _ in range(4)]
+    os.kill(_pid(worker), signal.SIGCONT)
+    assert first.result(_DEADLINE_S).verdict is VerdictKind.OK
+    futures = [work.future for work in waiting if work]
+    assert futures[:2] == [urgent, usual]
+    places = [work.request.offset for work in waiting[2:] if work]
+    assert [text[:place].split()[-1] for place in places] == ["json", "os.path"]
+
+
+def test_closing_lets_a_worker_end_by_itself(worker: CheckWorker) -> None:
+    """What it is writing, a stored module perhaps, becomes whole."""
+    worker.submit(_GOOD).result(_DEADLINE_S)
+    process = worker._process
+    assert process is not None
+    worker.close()
+    assert process.returncode == 0
 
 
 def test_a_very_large_file_is_unchecked_at_once(worker: CheckWorker) -> None:

@@ -4,7 +4,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,7 +24,9 @@ from lsp_server.completion import (
     turn_perplexity,
     warm_up,
 )
+from lsp_server.known_names import KnownNames, NamesRequest, Receiver
 from lsp_server.plan import Rule, Snapshot
+from lsp_server.steering import NameSource
 from lsp_server.turns import read_turns
 from lsp_server.vocabulary import Encoded, Vocabulary
 from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
@@ -86,7 +88,9 @@ def inserted(marked: str, script: Script, max_new_tokens: int = 256) -> str:
         ("x = f(\n)\n$0", Rule.STATEMENT),
         ("f($0)", Rule.LINE),
         ("f(\n    $0\n)", Rule.LINE),
-        ("x = [$0", Rule.LINE),
+        ("x = [$0", Rule.STATEMENT),
+        ("x = [$0\n\ny = 1\n", Rule.STATEMENT),
+        ("x = [$0\n    1]\n", Rule.LINE),
         ("x = $0 + 1", Rule.LINE),
         ("x = " + "1 + " * 500 + "$0", Rule.LINE),
     ],
@@ -94,6 +98,40 @@ def inserted(marked: str, script: Script, max_new_tokens: int = 256) -> str:
 def test_rule_of_a_place(marked: str, rule: Rule) -> None:
     """A whole program is written only where a comment above has none."""
     assert asked(marked)[0].rule is rule
+
+
+def known(*names: str) -> NameSource:
+    """Return an analyser that always knows the same names."""
+
+    def ask(_request: NamesRequest) -> "Future[KnownNames | None]":
+        answer: Future[KnownNames | None] = Future()
+        answer.set_result(KnownNames(names, (Receiver.INSTANCE,)))
+        return answer
+
+    return NameSource(ask)
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "plain", "steered"),
+    [
+        ("x = y.$0", "zappend(1)\n", "zappend(1)", "append(1)"),
+        ("x = y.ap$0", "apzpend(1)\n", "zpend(1)", "pend(1)"),
+        ("x = f(y.$0", "append))\n", "append))", "append)"),
+        ("x = f(y[$0", "0)])\n", "0)])", "0])"),
+        ("x = '$0", "", "", ""),
+    ],
+)
+def test_what_is_known_steers_what_is_written(
+    marked: str, script: str, plain: str, steered: str
+) -> None:
+    """A completion keeps to known names and open brackets; without an analyser it does not."""
+    texts = []
+    for names in (None, known("append", "pop")):
+        found = complete(
+            fake_model(script), snapshot_of(marked), max_new_tokens=64, names=names
+        )
+        texts.append("".join(candidate.insert_text for candidate in found.candidates))
+    assert texts == [plain, steered]
 
 
 @pytest.mark.parametrize("language_id", ["php", "ruby", "plaintext"])
@@ -130,7 +168,6 @@ def test_silence(marked: str, silence: str) -> None:
     [
         ("# Do it.\n$0", "x = 1\nif x:\n    y = 2"),
         ("def f():\n    # Do it.\n$0", "    x = 1\n    if x:\n        y = 2"),
-        ("def f():\n    # Do it.\n  $0", "  x = 1\n    if x:\n        y = 2"),
         ("def f():\n    # Do it.\n    $0", "x = 1\n    if x:\n        y = 2"),
         ("def f():\n    # Do it.\n\n\n    $0\n\ny = 1\n", "x = 1\n    if x:\n        y = 2"),
         ("def f():\n\t# Do it.\n\t$0", "x = 1\n\tif x:\n\t\ty = 2"),
@@ -171,7 +208,29 @@ def test_the_prompt_of_a_turn_is_the_papers(history: str) -> None:
         ("x = f($0", "(a)\n", "a)"),
         ("    retu$0\n", " return 1\n", "rn 1"),
         ("def f(x):$0\n", ":\n    return x\n\n\ny", "\n    return x"),
-        ("if x:\n    $0", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("if x:\n    $0", "\n    a = 1\n    b = 2\n", "a = 1\n    b = 2"),
+        ("if x:\n    $0\n    c = 3\n", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("if x:\n    c = 3\n    $0\n", "\n    a = 1\n    b = 2\n", "a = 1"),
+        ("def f(a):\n    $0\n", "x = a\n    return x\n\n\nq", "x = a\n    return x"),
+        ("def f(a):\n$0\ny = 1\n", "    x = a\n    return x\ny", "    x = a\n    return x"),
+        ("def f(\n    a,\n):\n    $0\n", "x = a\n    return x\nq", "x = a\n    return x"),
+        (
+            "def f(a):\n    $0\n",
+            "x = a\n    # Then.\n    return x\nq",
+            "x = a\n    # Then.\n    return x",
+        ),
+        ("if x:\n    y\nelse:\n    $0\n", "a = 1\n    b = 2\nc\n", "a = 1\n    b = 2"),
+        ("foo($0\n\ny = 1\n", "\n    a,\n)\ny\n", "\n    a,\n)"),
+        ("x = {$0\n", "\n    'a': 1,\n}\ny\n", "\n    'a': 1,\n}"),
+        ("x = [1,$0\ny = 2\n", "\n     2]\ny\n", "\n     2]"),
+        ("x = [\n    1,\n    $0\n", "2,\n]\ny\n", "2,\n]"),
+        ("def f($0\n", "(a):\n    return a\n\n\nq", "a):\n    return a"),
+        ("x = 1 + \\\n    $0\n", "2\ny = 3\n", "2"),
+        (
+            "x = {$0\n",
+            "{'a': 1,\n" + "".join(f"     {n}: {n},\n" for n in range(99)),
+            "'a': 1,",
+        ),
         ("x = 1\n$0", "if x:\n    a\nelse:\n    b\nc = 1\n", "if x:\n    a\nelse:\n    b"),
         ("x = 1\n$0", "#\ny = 1\n", "y = 1"),
         ("x = 1\n    $0", "\n    \t # y = 1\n", "y = 1"),
@@ -209,7 +268,23 @@ def test_what_is_inserted(marked: str, script: str, expected: str) -> None:
         ("x = $0\ny = 2\n", " y\n", "y"),
         ("x = $0+ 1", " y + 1\n", "y "),
         ("f($0)", "()\n", ""),
-        ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", "\n    a = 1"),
+        ("x = foo(\n    bar(b$0\n)\n", ", c),\n)\n", ", c),"),
+        ("x = [foo(b$0]\n", ", c)]\n", ", c)"),
+        ("x = {'a': foo(b$0\n}\n", ", c)}\n", ", c)"),
+        ("x = (foo(b$0)\n", ", c))\n", ", c)"),
+        ("x = (foo(b$0))\n", ", c))\n", ", c"),
+        ("s.filter(partial$0))\n", "(a, b)))\n", "(a, b"),
+        ("def f(x):\n    return $0x\n", "foo\n", ""),
+        ("def f(s):\n    return $0s.value\n", "int(s.value)\n", "int("),
+        ("x = foo$0, b)\n", "(a, b)\n", "(a"),
+        ("x = foo$0, b)\n", ".bar(a)(a, b)\n", ".bar(a)(a"),
+        ("x = $0  # comment\n", "1  # other\n", "1"),
+        ("x = $0 + 1\n", "y  # other\n", "y"),
+        ("x = f($0)  # :)\n", "a)\n", "a"),
+        ("print($0x)\n", '"the x is", x)\n', '"the x is", '),
+        ("if x:$0\n    b = 2\n", ":\n    a = 1\n    b = 2\n\n\n", ""),
+        ("if $0\n    do()\nelse:\n    x\n", "a > 0:\n    f()\nelse:\n    y\n\nx", "a > 0:"),
+        ("if $0\n    # Do it.\n\ny = 1\n", "a:\n    f()\n\nx", "a:\n    f()"),
         ("# Do it.\n$0\n\nx = 1\n", "y = 1\nx = 1\n#", "y = 1"),
         ("if x:\n    $0\nreturn\n", "return\n", "return"),
         ("if x:\n    $0\n    return\n", "return\n", ""),
@@ -239,6 +314,79 @@ def test_what_follows_is_not_written_again(marked: str, script: str, expected: s
 def test_instruct_models_do_not_talk(marked: str, script: str, expected: str) -> None:
     """A fence ends the code and never begins it, and no sentence is offered as code."""
     assert inserted(marked, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        ("javascript", "function f() {\n  foo(a$0\n}\n", ", b);\n}\n", ", b);"),
+        ("javascript", "it(() => {\n  foo(a$0\n});\n", ", b);\n});\n", ", b);"),
+        ("javascript", "foo(a$0); // :)\n", ", b); // x\n", ", b"),
+        ("go", "func f() {\n\treturn x(a$0\n}\n", ", b)\n}\n", ", b)"),
+        ("ruby", "f do\n  puts(a$0)\nend\n", ", b)\n", ", b"),
+        ("ruby", "f {\n  puts(a$0\n}\n", ", b)\n", ", b)"),
+    ],
+)
+def test_brackets_of_other_languages(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """A block's brace below closes no bracket of the line."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert [candidate.insert_text for candidate in completion.candidates] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        ("javascript", "x = foo($0\n", "\n  a,\n);\ny\n", "\n  a,\n);"),
+        ("cpp", "int x[] = {$0\n\nint y;\n", "\n  1,\n};\n\nint", "\n  1,\n};"),
+        ("go", "func f() {\n\tfoo($0\n}\n", "\n\t\ta,\n\t)\n}\n", "\n\t\ta,\n\t)"),
+    ],
+)
+def test_open_brackets_are_filled(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """Where nothing closes them, a statement goes on over lines in other languages too."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert [candidate.insert_text for candidate in completion.candidates] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        (
+            "go",
+            "func f() {\n\tx()\n\tif a {$0\n}\n",
+            "\n        b()\n    }\n}\n",
+            "\n\t\tb()\n\t}",
+        ),
+        (
+            "go",
+            "func f() {\n\tx()\n\t// Do.\n\t$0\n}\n",
+            "\tif a {\n        b()\n    }\n}\n",
+            "if a {\n\t\tb()\n\t}",
+        ),
+        (
+            "python",
+            "def f():\n\tx = 1\n\ty = 2\n\tif x:$0\n",
+            ":\n        z = 1\n    w\n",
+            "\n\t\tz = 1",
+        ),
+        ("python", "def f():\n\tx = 1\n$0\n", "    y = 2\nz", "\ty = 2"),
+        (
+            "python",
+            "def f():\n\tx = 1\n\t# Do.\n\t$0\n",
+            "\tif x:\n        y = 2\n    z = 3\nw",
+            "if x:\n\t\ty = 2\n\tz = 3",
+        ),
+    ],
+)
+def test_files_of_tabs_get_tabs(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """What the model indents by spaces is read as tabs before anything is cut."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert [candidate.insert_text for candidate in completion.candidates] == [expected]
 
 
 def test_markdown_keeps_its_fences() -> None:
@@ -405,6 +553,36 @@ def test_the_limit_leaves_whole_statements(
 ) -> None:
     """What the limit cuts off is never offered in part."""
     assert inserted(marked, script, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("language_id", "marked", "script", "expected"),
+    [
+        ("python", "x = $0\n", "foo(1\ny = 2\n", ""),
+        ("python", "x = 1\n$0\n", "if x:\n    y = 1\n    z = f(", "if x:\n    y = 1"),
+        ("python", "x = 1\n$0\n", "try:\n    y", ""),
+        ("python", "# Do it.\n$0", "try:\n    x()\n# Next\n", ""),
+        ("python", "# Do it.\n$0", "y = 1\nx = f(\n\n\n", "y = 1"),
+        ("python", "# Do it.\n$0", "y = 1\nif x:\n", "y = 1"),
+        ("python", "# Do it.\n$0", "y = 1\nif x:\n# Next\n", "y = 1"),
+        ("python", "f($0\n", "(x", "x"),
+        ("c", "x = $0\n", "1", ""),
+        ("c", "if (x) {$0\n", "{\n    y;\n}\n", "\n    y;\n}"),
+        ("c", "} else {$0\n", "{\n    y;\n}\n", "\n    y;\n}"),
+        (
+            "java",
+            "class A {\n    // Get.\n    $0\n}\n",
+            "    int x() {\n        return 1;\n    }\n\n    int y() {\n",
+            "int x() {\n        return 1;\n    }",
+        ),
+    ],
+)
+def test_what_the_model_leaves_unfinished_is_not_inserted(
+    language_id: str, marked: str, script: str, expected: str
+) -> None:
+    """Where it ends its text, or its turn, only whole statements are offered."""
+    completion, _ = asked(marked, script, language_id=language_id)
+    assert "".join(c.insert_text for c in completion.candidates) == expected
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.known_names import (
+    KnownNames,
+    NameKind,
+    NamesRequest,
+    Receiver,
+    imported_modules,
+)
 from lsp_server.name_lookup import known_names
 
 _CLASS = """
@@ -120,6 +126,15 @@ def test_an_import_names_what_the_module_has() -> None:
     assert {"import_module", "util", "abc"} <= set(known.names)
 
 
+def test_the_modules_that_a_file_imports() -> None:
+    """Each module is told with its end, from broken code too."""
+    text = "import os.path as p\n  from ..a import (b\nfrom . import c\nimport \nx import y\n"
+    assert [(name, text[:end].split()[-1]) for name, end in imported_modules(text)] == [
+        ("os.path", "os.path"),
+        ("..a", "..a"),
+    ]
+
+
 @pytest.mark.parametrize("module", ["no_such_package_at_all", ".", ".sibling"])
 def test_an_unknown_module_names_nothing(module: str) -> None:
     """What is imported from a module that is not there is not known."""
@@ -136,12 +151,50 @@ def test_an_unknown_module_names_nothing(module: str) -> None:
         ("@unknown\ndef f(a): pass\nf($0", None),
         ("def f(a): pass\nif unknown:\n    f = unknown.f\nf($0", None),
         ("unknown($0", None),
+        ("import attrs\n@attrs.define\nclass A:\n    _b: int\n    c: int\nA($0", None),
     ],
 )
 def test_keywords_of_known_calls(marked: str, names: set[str] | None) -> None:
     """A call takes the keywords of its signature; one that takes any has none to tell."""
     known = _known(marked, NameKind.KEYWORD)
     assert (known and set(known.names)) == names
+
+
+@pytest.mark.parametrize(
+    ("called", "names"),
+    [
+        ("print(", {"sep", "end", "file", "flush"}),
+        ("open(", {"file", "mode", "encoding", "opener"}),
+        ("sorted([1], ", {"key", "reverse"}),
+        ("max(1, ", {"key", "default"}),
+        ("import re\nre.sub('a', ", {"pattern", "repl", "string", "count", "flags"}),
+        ("import subprocess\nsubprocess.run([], ", {"args", "check", "capture_output"}),
+        ("'a'.split(", {"sep", "maxsplit"}),
+        ("class A:\n  @classmethod\n  def f(cls, a): pass\nA.f(", {"a"}),
+    ],
+)
+def test_keywords_of_overloaded_functions(called: str, names: set[str]) -> None:
+    """A call takes the keywords of all signatures of its function."""
+    known = _known(called + "$0", NameKind.KEYWORD)
+    assert known is not None
+    assert names <= set(known.names)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("os", {"path", "getcwd", "environ"}),
+        ("typing", {"Any", "TYPE_CHECKING"}),
+        ("collections", {"Counter", "abc"}),
+        ("signal", {"SIGTERM", "signal"}),
+        ("unittest", {"TestCase", "mock"}),
+    ],
+)
+def test_imports_from_modules_that_a_stub_describes(module: str, names: set[str]) -> None:
+    """What a module makes by a computation is known from its stub."""
+    known = _known(f"from {module}$0 import ", NameKind.IMPORT)
+    assert known is not None
+    assert names <= set(known.names)
 
 
 @settings(max_examples=60, deadline=None)

@@ -65,6 +65,19 @@ PYTHON_PLACES = [
     ('def f(x):\n    """Double it."""\n    ▒\n    return 2 * x\n', Rule.STATEMENT),
     ('def f(x):\n    """Double ▒\n    """\n', "string"),
     ('def f(x):\n    """Double it."""▒\n', Rule.STATEMENT),
+    ('def f(x):\n    """Double it."""\n▒', Rule.TURN),
+    ('def f(x):\n    """Double it."""\n\n\n▒', Rule.STATEMENT),
+    ('def f(x):\n    """Double it."""\n\n\n    ▒', Rule.TURN),
+    ('class E(Exception):\n    """Raised."""\n▒', Rule.TURN),
+    ('class E(Exception):\n    """Raised."""\n\n▒', Rule.STATEMENT),
+    ('class E(Exception):\n    """Raised."""\n\n\n▒', Rule.STATEMENT),
+    ('class E(Exception):\n    """Raised."""\n\n    ▒', Rule.TURN),
+    ('class P:\n    def a(self):\n        """Return a."""\n    ▒\n', Rule.STATEMENT),
+    ('class P:\n    def a(self):\n        """Return a."""\n\n    ▒\n', Rule.STATEMENT),
+    ('class P:\n    def a(self):\n        """Return a."""\n\n        ▒\n', Rule.TURN),
+    ("def f():\n    # Print the sum.\n\n▒", Rule.TURN),
+    ("def f():\n    # Print the sum.\n\n\n▒", Rule.STATEMENT),
+    ("# Print the sum.\n\n\n▒", Rule.TURN),
     ("# Print the sum.\n▒\n\nx = 1\n", Rule.TURN),
     ("# Print the sum.\n▒\n  \n\nx = 1\n", Rule.TURN),
     ("def f():\n    # Print the sum.\n    ▒\n\n    return 1\n", Rule.TURN),
@@ -73,7 +86,7 @@ PYTHON_PLACES = [
     ("# Print the sum.\n\n▒\n\nx = 1\n", Rule.STATEMENT),
     ("# Print the sum.\nx = 1\n▒\n\ny = 1\n", Rule.STATEMENT),
     ("x = '''\n\ndef f():\n    ▒\n'''\n", "string"),
-    ("x = f(\n\ny = ▒\n", Rule.LINE),
+    ("x = f(\n\ny = ▒\n", Rule.STATEMENT),
     ("x = f(\n\ndef g():\n    ▒\n", Rule.STATEMENT),
 ]
 
@@ -97,7 +110,8 @@ PYTHON_PLACES = [
 def test_rule_of_a_place(language_id: str, marked: str, expected: Rule | str) -> None:
     """A program below its comment or docstring, else the statement, the line or nothing.
 
-    A line opened below a comment waits for its program, unless code stands right below.
+    A line opened below a comment waits for its program, unless code stands right below. It
+    is another place where it is indented less, but for an empty line that is near.
     """
     plan = planned(marked, language_id)
     if isinstance(expected, str):

@@ -111,7 +111,25 @@ def test_place_at_the_end(text: str, place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("f(", 1), ("f([", 2), ("f(a[1])", 0), ("f('('", 1), ("f(\nreturn 1", 0), ("))", 0)],
+    [
+        ("f(", 1),
+        ("f([", 2),
+        ("f(a[1])", 0),
+        ("f('('", 1),
+        ("f(\nreturn 1", 0),
+        ("))", 0),
+        ("f(\n\n# a", 0),
+        ("f(\n\nx = 1", 0),
+        ("f(\n\nx: int = 1", 0),
+        ("f(\n \nx.y += 1", 0),
+        ("f(\n\nif x", 0),
+        ("f(\n# a", 1),
+        ("f(\n\n    # a", 1),
+        ("f(\n\nx=1", 1),
+        ("f(\n\nx == 1", 1),
+        ("f(\n\nx", 1),
+        ("f(\n\n)", 0),
+    ],
 )
 def test_open_brackets(text: str, expected: int) -> None:
     """Brackets count outside strings and until a statement shows them forgotten."""

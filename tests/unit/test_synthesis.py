@@ -63,6 +63,11 @@ def named(prompt: str) -> str:
         ("# a\ndef f():\n\t# b\n\n# c\n", "# a\ndef f():\n\t# b\n\tb = 1\n\n# c\nc = 1\n"),
         ("# a\n  \n\t\n", "# a\na = 1\n"),
         ("x = 1\n", "x = 1\n"),
+        ("if x:\n    # a\nelse:\n    y\n", "if x:\n    # a\n    a = 1\nelse:\n    y\n"),
+        (
+            'class E(Exception):\n    """Raised."""\n',
+            'class E(Exception):\n    """Raised."""\n',
+        ),
         ("", ""),
     ],
 )

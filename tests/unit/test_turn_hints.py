@@ -85,7 +85,7 @@ class Keeper:
         """Return the notebook, where there is one."""
         return self.notebook
 
-    def hints(
+    async def hints(
         self, lines: tuple[int, int] = WHOLE, uri: str = URI
     ) -> list[tuple[int, int, str]]:
         """Return where each hint of some lines stands, and what it says."""
@@ -94,7 +94,7 @@ class Keeper:
         params = types.InlayHintParams(document, types.Range(start, end))
         return [
             (hint.position.line, hint.position.character, str(hint.label))
-            for hint in self.turn_hints.hints(params)
+            for hint in await self.turn_hints.hints(params)
         ]
 
     async def refreshed(self) -> None:
@@ -126,23 +126,23 @@ async def test_what_is_known_is_shown_and_what_is_not_will_be(
 ) -> None:
     """Nothing waits for the model; the client asks again, and each prompt has its hint."""
     keeper.open(TEXT.replace("\n", line_end))
-    assert keeper.hints() == []
+    assert await keeper.hints() == []
     await keeper.refreshed()
     assert len(read_turns(TEXT)) == 2
-    assert keeper.hints() == [(0, 8, label(TEXT, 0)), (7, 11, label(TEXT, 1))]
+    assert await keeper.hints() == [(0, 8, label(TEXT, 0)), (7, 11, label(TEXT, 1))]
     # Only what is in the range.
-    assert keeper.hints((0, 6)) == [(0, 8, label(TEXT, 0))]
-    assert keeper.hints((1, 6)) == []
+    assert await keeper.hints((0, 6)) == [(0, 8, label(TEXT, 0))]
+    assert await keeper.hints((1, 6)) == []
     keeper.encoding = "utf-32"
-    assert keeper.hints((0, 0))[0][:2] == (0, 7)
+    assert (await keeper.hints((0, 0)))[0][:2] == (0, 7)
 
 
 async def test_a_docstring_has_its_hint_at_its_last_line(keeper: Keeper) -> None:
     """It stands where the prompt ends, whatever closes it."""
     keeper.open('def f():\n    """Two\n    of them.\n    """\n')
-    keeper.hints()
+    await keeper.hints()
     await keeper.refreshed()
-    ((line, character, _),) = keeper.hints()
+    ((line, character, _),) = await keeper.hints()
     assert (line, character) == (3, 7)
 
 
@@ -154,29 +154,29 @@ async def test_a_cell_is_a_part_of_its_notebook(keeper: Keeper) -> None:
     cells = (Cell(keeper.documents[name], name == "m") for name in texts)
     keeper.notebook = Notebook("file:///a.ipynb", tuple(cells))
     whole = keeper.notebook.joined().text
-    assert keeper.hints(uri="b") == []
+    assert await keeper.hints(uri="b") == []
     await keeper.refreshed()
     n_turns = len(read_turns(whole))
     expected = [(1, 5, label(whole, n_turns - 2)), (3, 7, label(whole, n_turns - 1))]
-    assert keeper.hints(uri="b") == expected
-    assert keeper.hints((0, 2), uri="b") == expected[:1]
-    assert keeper.hints(uri="m") == []
+    assert await keeper.hints(uri="b") == expected
+    assert await keeper.hints((0, 2), uri="b") == expected[:1]
+    assert await keeper.hints(uri="m") == []
     # One that is not the newest is part of the same text.
-    assert keeper.hints(uri="a") == []
+    assert await keeper.hints(uri="a") == []
     await keeper.refreshed()
-    assert keeper.hints(uri="a") == [(0, 5, label(whole, n_turns - 3))]
+    assert await keeper.hints(uri="a") == [(0, 5, label(whole, n_turns - 3))]
 
 
 async def test_an_edit_below_a_prompt_leaves_its_hint(keeper: Keeper) -> None:
     """The perplexity is of the text down to the prompt, so only what follows is unknown."""
     keeper.open("# One\nx = 1\n\n# Two\n")
-    keeper.hints()
+    await keeper.hints()
     await keeper.refreshed()
-    assert [line for line, _, _ in keeper.hints()] == [0, 3]
+    assert [line for line, _, _ in await keeper.hints()] == [0, 3]
     keeper.open("# One\nx = 2\n\n# Two\n")
-    assert [line for line, _, _ in keeper.hints()] == [0]
+    assert [line for line, _, _ in await keeper.hints()] == [0]
     await keeper.refreshed()
-    assert [line for line, _, _ in keeper.hints()] == [0, 3]
+    assert [line for line, _, _ in await keeper.hints()] == [0, 3]
 
 
 @pytest.mark.parametrize(("threshold", "word"), [(1.0, "unclear, "), (1000.0, "clear, ")])
@@ -185,13 +185,13 @@ async def test_a_word_says_what_an_evaluation_found(
 ) -> None:
     """Without a threshold in the manifest a number is all that is honest."""
     keeper.open("# One\n")
-    keeper.hints()
+    await keeper.hints()
     await keeper.refreshed()
     expected = label("# One\n", 0)
-    assert keeper.hints() == [(0, 5, expected)]
+    assert await keeper.hints() == [(0, 5, expected)]
     assert keeper.host.model is not None
     keeper.host.model = replace(keeper.host.model, perplexity_threshold=threshold)
-    assert keeper.hints() == [(0, 5, word + expected)]
+    assert await keeper.hints() == [(0, 5, word + expected)]
 
 
 async def test_stale_turns_are_marked(host: ModelHost) -> None:
@@ -200,7 +200,7 @@ async def test_stale_turns_are_marked(host: ModelHost) -> None:
     text = "# One\r\nx = 1\r\n\r\n# Two\r\ny = x\r\n"
     keeper.open(text)
     keeper.stale = [read_turns(text)[1]]
-    assert keeper.hints() == [(3, 5, "stale")]
+    assert await keeper.hints() == [(3, 5, "stale")]
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ async def test_where_nothing_is_shown_nothing_is_measured(
     monkeypatch.setattr(keeper.host, "measure", lambda text, *_: measured.append(text))
     keeper.settings = settings
     keeper.open(text, language_id=language_id)
-    assert keeper.hints() == []
-    assert keeper.hints(uri="file:///unknown.py") == []
+    assert await keeper.hints() == []
+    assert await keeper.hints(uri="file:///unknown.py") == []
     assert measured == []
 
 
@@ -239,23 +239,23 @@ async def test_only_the_newest_document_is_measured(
     monkeypatch.setattr(keeper.host, "measure", lambda text, *_: measured.append(text))
     keeper.open("# One\n")
     keeper.open("# Two\n", "file:///b.py")
-    keeper.hints()
-    keeper.hints(uri="file:///b.py")
+    await keeper.hints()
+    await keeper.hints(uri="file:///b.py")
     assert measured == ["# Two\n"]
 
 
 async def test_another_model_measures_anew(keeper: Keeper) -> None:
     """What one model is surprised by says nothing of another, and the client hears of it."""
     keeper.open("# One\n")
-    keeper.hints()
+    await keeper.hints()
     await keeper.refreshed()
     n_refreshes = keeper.server.n_refreshes
     await loaded(keeper.host, "other")
     keeper.turn_hints.take_model()
     assert keeper.server.n_refreshes == n_refreshes + 1
-    assert keeper.hints() == []
+    assert await keeper.hints() == []
     await keeper.refreshed()
-    assert keeper.hints()
+    assert await keeper.hints()
 
 
 async def test_what_a_model_that_is_gone_has_found_is_dropped(
@@ -265,13 +265,13 @@ async def test_what_a_model_that_is_gone_has_found_is_dropped(
     told: list[Callable[[Perplexities], None]] = []
     monkeypatch.setattr(keeper.host, "measure", lambda _t, _turns, tell: told.append(tell))
     keeper.open("# One\n")
-    keeper.hints()
+    await keeper.hints()
     keeper.host.n_models += 1
     (turn,) = read_turns("# One\n")
     told[0]({turn: 5.0})
-    assert keeper.hints() == []
+    assert await keeper.hints() == []
     told[1]({turn: 5.0})
-    assert keeper.hints() == [(0, 5, "perplexity 5.0")]
+    assert await keeper.hints() == [(0, 5, "perplexity 5.0")]
 
 
 @pytest.mark.parametrize("is_dynamic", [True, False])

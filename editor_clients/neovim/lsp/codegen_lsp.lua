@@ -1,0 +1,2 @@
+-- What `vim.lsp.enable("codegen_lsp")` starts.
+return require("codegen_lsp.server").config()

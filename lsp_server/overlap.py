@@ -1,0 +1,196 @@
+"""What of a text stands after the cursor already; pure."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+_STRING = r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:\\.|[^"\\\n])*+"|'(?:\\.|[^'\\\n])*+'"""
+_MARK = r"(?P<mark>[()\[\]{}])"
+_PYTHON_PART = re.compile(rf"{_STRING}|(?P<comment>#[^\n]*)|{_MARK}")
+_SLASHED_PART = re.compile(
+    rf"{_STRING}|`[^`]*`|(?P<comment>//[^\n]*|/\*(?s:.*?)(?:\*/|\Z))|{_MARK}"
+)
+_OPERAND_END = re.compile(r"[\w)\]}\"']$")
+_CLOSERS = {"(": ")", "[": "]", "{": "}"}
+_LONGEST_OVERLAP = 1000
+"""Characters after the cursor that a completion can have in common with it."""
+
+
+def cut_overlap(
+    generated: str, after: str, open_brackets: str = "", language_id: str = "python"
+) -> str:
+    """Return a line without what stands after it already: brackets, text, a comment.
+
+    Of the brackets that are open before it, the outermost first, those stay open that the
+    text after it closes. Where its last word would run into the next one, it ends before
+    it has that one too, or is nothing.
+    """
+    after = after[:_LONGEST_OVERLAP]
+    line = after.partition("\n")[0].rstrip()
+    n_left = _n_left_open(open_brackets, after, language_id)
+    generated = _cut_closers(generated, open_brackets, n_left, language_id)
+    if line:
+        # A comment would hide what follows.
+        generated = generated[: _comment_start(generated, language_id)].rstrip()
+    code = line[: _comment_start(line, language_id)]
+    code = code[: unmatched_bracket(code, language_id)].strip()
+    generated = cut_words(generated, code)
+    if _OPERAND_END.search(generated) and re.match(r"\w", line):
+        # No code has two operands in a row, so this is what ours would be the beginning of.
+        generated = generated[: max(0, _last_whole(generated, code, language_id))]
+    return generated
+
+
+def cut_words(generated: str, after: str) -> str:
+    """Return a line without the end that the text after it begins with; no word is split."""
+    after = after[:_LONGEST_OVERLAP].strip()
+    for length in range(min(len(generated), len(after)), 0, -1):
+        splits_word = _is_in_word(generated, len(generated) - length) or _is_in_word(
+            after, length
+        )
+        if generated.endswith(after[:length]) and not splits_word:
+            kept = generated[:-length]
+            again = cut_words(kept.rstrip(), after)
+            return kept if again == kept.rstrip() else again
+    return generated
+
+
+def closes_any(open_brackets: str, after: str, language_id: str) -> bool:
+    """Tell whether a text closes a bracket that is open before it."""
+    n_left = _n_left_open(open_brackets, after[:_LONGEST_OVERLAP], language_id)
+    return n_left > -len(open_brackets)
+
+
+def _n_left_open(open_brackets: str, after: str, language_id: str) -> int:
+    """Return how many brackets a completion must leave open, negative: may close at most.
+
+    The text after it closes the outermost ones that are open before it, and perhaps more.
+    """
+    closers = list(_unmatched_closers(after, language_id))
+    n_closed = 0
+    for n in range(1, min(len(open_brackets), len(closers)) + 1):
+        expected = [_CLOSERS[mark] for mark in reversed(open_brackets[:n])]
+        if [mark for mark, _ in closers[:n]] == expected:
+            n_closed = n
+    if n_closed < len(open_brackets):
+        return n_closed - len(open_brackets)
+    line_end = len(after.partition("\n")[0])
+    n_more = 0
+    for mark, start in closers[n_closed:]:
+        if mark == "}" or start > line_end:
+            break
+        n_more += 1
+    return n_more
+
+
+def _cut_closers(generated: str, open_brackets: str, n_left: int, language_id: str) -> str:
+    """Return a text without the closers that leave fewer brackets open than they must.
+
+    A closer of another kind than the bracket that is open closes nothing.
+    """
+    depth, cut = 0, None
+    for part in _marks(generated, language_id):
+        is_opener = part["mark"] in _CLOSERS
+        depth += 1 if is_opener else -1
+        closes_none = depth < 0 and (
+            depth < min(n_left, 0) or part["mark"] != _CLOSERS[open_brackets[depth]]
+        )
+        if closes_none:
+            return generated[: part.start() if cut is None else cut]
+        if depth == n_left - 1 and not is_opener:
+            # Of several it is the last that may leave the bracket open.
+            cut = part.start()
+    return generated[:cut] if depth < n_left else generated
+
+
+def _unmatched_closers(text: str, language_id: str) -> Iterator[tuple[str, int]]:
+    """Yield the brackets that a text closes and has not opened, and where they are."""
+    depth = 0
+    for part in _marks(text, language_id):
+        depth += 1 if part["mark"] in _CLOSERS else -1
+        if depth < 0:
+            yield part["mark"], part.start()
+            depth = 0
+
+
+def unmatched_bracket(text: str, language_id: str = "python") -> int | None:
+    """Return where the first bracket is closed that is not opened in the text."""
+    return next((start for _, start in _unmatched_closers(text, language_id)), None)
+
+
+def open_brackets(line: str, language_id: str) -> str:
+    """Return the brackets that a line leaves open, the outermost first."""
+    found = ""
+    for part in _marks(line[-_LONGEST_OVERLAP:], language_id):
+        found = found + part["mark"] if part["mark"] in _CLOSERS else found[:-1]
+    return found
+
+
+def _parts(text: str, language_id: str) -> Iterator[re.Match[str]]:
+    """Yield the strings, comments and brackets of a text that begins in code."""
+    part = _PYTHON_PART if language_id == "python" else _SLASHED_PART
+    return part.finditer(text)
+
+
+def _marks(text: str, language_id: str) -> Iterator[re.Match[str]]:
+    return (part for part in _parts(text, language_id) if part["mark"])
+
+
+def _comment_start(text: str, language_id: str) -> int:
+    """Return where the first comment of a text starts, or the text ends."""
+    starts = (part.start() for part in _parts(text, language_id) if part["comment"])
+    return next(starts, len(text))
+
+
+def _last_whole(text: str, part: str, language_id: str) -> int:
+    """Return where a part stands in a text for the last time, not in a string, or -1."""
+    is_mark_or_comment = ("mark", "comment")
+    strings = [
+        found.span()
+        for found in _parts(text, language_id)
+        if not any(found[name] for name in is_mark_or_comment)
+    ]
+    start = text.rfind(part)
+    while start >= 0:
+        is_inside = any(first < start < end for first, end in strings)
+        splits_word = _is_in_word(text, start) or _is_in_word(text, start + len(part))
+        if not (is_inside or splits_word):
+            return start
+        start = text.rfind(part, 0, start + len(part) - 1)
+    return -1
+
+
+def cut_repeated_lines(generated: str, after: str, *, starts_line: bool = True) -> str:
+    """Return a text without the lines at its end that stand after it already.
+
+    Blank lines do not count, nor does the indentation of a first line that is only the
+    rest of one: a ``return`` further in is another statement than the one below.
+    """
+    lines, ends = [], []
+    end = -1
+    for line in generated.split("\n"):
+        end += len(line) + 1
+        if line.strip():
+            lines.append(line.rstrip())
+            ends.append(end)
+    nonblank = (line.rstrip() for line in after.split("\n") if line.strip())
+    follows = list(islice(nonblank, len(lines)))
+    n_kept = len(lines)
+
+    def stands(kept: list[str], start: int) -> bool:
+        ours, theirs = kept[start:], follows[: len(kept) - start]
+        if not start and theirs and not starts_line:
+            ours, theirs = ([lines[0].lstrip(), *lines[1:]] for lines in (ours, theirs))
+        return ours == theirs
+
+    while n_kept:
+        starts = (start for start in range(n_kept) if stands(lines[:n_kept], start))
+        start = next(starts, n_kept)
+        if start == n_kept:
+            return generated if n_kept == len(lines) else generated[: ends[n_kept - 1]]
+        n_kept = start
+    return ""
+
+
+def _is_in_word(text: str, offset: int) -> bool:
+    return re.fullmatch(r"\w\w", text[max(0, offset - 1) : offset + 1]) is not None
