@@ -21,9 +21,11 @@ ORDER = {
     "lsp_server": [
         "__init__", "errors", "verdict", "positions", "sampling", "vocabulary", "settings",
         "acceptance", "scheduler", "power", "environment", "documents", "python_lines",
-        "language_lines", "overlap", "indentation", "truncation", "turns", "notebooks", "packing", "plan", "repair",
+        "language_lines", "overlap", "indentation", "truncation", "turns", "notebooks",
+        "packing", "plan", "repair",
         "repetition", "known_names", "steering", "prompt", "infill", "drafting", "completion",
-        "confidence", "answers", "check_buffer", "syntax", "synthesis", "staleness", "tokenizer", "session", "engine",
+        "confidence", "answers", "check_buffer", "syntax", "synthesis", "staleness",
+        "tokenizer", "session", "engine",
         "terminal", "models", "kv_calibration", "loading", "local_models", "jedi_script",
         "check_certainty", "name_lookup", "check_names", "check_attributes",
         "check_calls", "check", "check_worker", "pending_checks", "doctor", "server_log",
