@@ -118,14 +118,12 @@ def _open_pairs(text: str, offset: int) -> list[_Pair]:
             closed_at[open_marks.pop()[0]] = start
         elif mark in _CLOSERS and not is_in_string:
             open_marks.append((start, _CLOSERS[mark]))
-    before = [
-        _Pair(_CLOSERS[text[start]], end)
-        for start, end in [*closed_at.items(), *((start, None) for start, _ in open_marks)]
-        if start < offset and (end is None or end >= offset)
+    spans = [*closed_at.items(), *((start, len(text)) for start, _ in open_marks)]
+    return [
+        _Pair(_CLOSERS[text[start]], end if end < len(text) else None)
+        for start, end in sorted(spans, reverse=True)
+        if start < offset <= end
     ]
-    return sorted(
-        before, key=lambda pair: len(text) if pair.closed_at is None else pair.closed_at
-    )
 
 
 class Answers:

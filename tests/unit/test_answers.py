@@ -138,6 +138,7 @@ def test_another_text_has_no_answer(snapshot: Snapshot) -> None:
         ("foo(')', 1)", "foo(", ")", "')', 1"),
         (r"foo('\'', 1)", "foo('", "')", r"\'"),
         ("foo(a,", "foo(", ")", "a,"),
+        ("foo(a[0", "foo(a[", "])", "0"),
     ],
 )
 def test_what_an_editor_closes_by_itself_is_typed_along_too(
