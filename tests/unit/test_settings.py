@@ -38,6 +38,7 @@ KEYS = (
     "hints",
     "statistics",
     "checks",
+    "environment",
     "steering",
 )
 
@@ -65,6 +66,7 @@ def test_all_settings_are_read() -> None:
         "hints": True,
         "statistics": False,
         "checks": {"syntax": False},
+        "environment": "/env",
         "steering": False,
     }
     expected = Settings(
@@ -76,6 +78,7 @@ def test_all_settings_are_read() -> None:
         hints=True,
         statistics=False,
         checks={"syntax": False},
+        environment="/env",
         steering=False,
     )
     assert read_settings(values) == (expected, [])
