@@ -173,8 +173,11 @@ def test_what_a_file_imports_is_read_once_and_behind_all_else(worker: CheckWorke
     assert [text[:place].split()[-1] for place in places] == ["json", "os.path"]
 
 
-def test_closing_lets_a_worker_end_by_itself(worker: CheckWorker) -> None:
+def test_closing_lets_a_worker_end_by_itself(
+    worker: CheckWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it is writing, a stored module perhaps, becomes whole."""
+    monkeypatch.setattr(check_worker, "_GRACE_S", _DEADLINE_S)
     worker.submit(_GOOD).result(_DEADLINE_S)
     process = worker._process
     assert process is not None
