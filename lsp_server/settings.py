@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Allowed = type | UnionType | tuple[str, ...] | range
 """A type of JSON values, the texts or the numbers that a setting may have."""
-_SWITCHES = Mapping | bool
+_SWITCHES: UnionType = Mapping | bool
 """An object of true and false, or one of them for all."""
 
 
