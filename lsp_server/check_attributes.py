@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jedi
@@ -25,7 +25,7 @@ def unknown_attributes(
 ) -> list[Problem]:
     """Return a problem for each new attribute that what has it certainly lacks."""
     problems = []
-    new = [(node, *place) for node in ast.walk(tree) if (place := _new_place(node, buffer))]
+    new = list(_new_attributes(tree, buffer))
     written = frozenset(node.attr for node, *_ in new)
     for node, offset, place in new:
         if not isinstance(node.ctx, ast.Load) or _may_exist(buffer, node):
@@ -43,14 +43,17 @@ def unknown_attributes(
     return problems
 
 
-def _new_place(node: ast.AST, buffer: CheckedBuffer) -> tuple[int, tuple[int, int]] | None:
-    """Return the offset and the place of an attribute's name, None where it is not new."""
-    if not isinstance(node, ast.Attribute):
-        return None
-    lineno = node.end_lineno or 1
-    column = (node.end_col_offset or 0) - len(node.attr.encode())
-    offset = buffer.offset(lineno, column)
-    return (offset, buffer.place(lineno, column)) if buffer.is_new(offset) else None
+def _new_attributes(
+    tree: ast.Module, buffer: CheckedBuffer
+) -> Iterator[tuple[ast.Attribute, int, tuple[int, int]]]:
+    """Yield each new attribute with its name's offset and place."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            lineno = node.end_lineno or 1
+            column = (node.end_col_offset or 0) - len(node.attr.encode())
+            offset = buffer.offset(lineno, column)
+            if buffer.is_new(offset):
+                yield node, offset, buffer.place(lineno, column)
 
 
 def _may_exist(buffer: CheckedBuffer, node: ast.Attribute) -> bool:

@@ -64,7 +64,7 @@ def has_given_up(context: _Context) -> bool:
     """Tell whether jedi has come to a limit, after which what it finds is not all."""
     detector = context.inference_state.execution_recursion_detector
     most = max(detector._funcdef_execution_counts.values(), default=0)
-    return (
+    return bool(
         detector._execution_count >= recursion.total_function_execution_limit
         or most >= recursion.per_function_execution_limit
     )

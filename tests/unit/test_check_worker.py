@@ -158,6 +158,8 @@ def test_what_a_file_imports_is_read_once_and_behind_all_else(worker: CheckWorke
     worker.submit(_GOOD).result(_DEADLINE_S)
     os.kill(_pid(worker), signal.SIGSTOP)
     first = worker.submit(_GOOD)
+    while worker._busy_since is None:
+        assert not first.done()
     text = "import json as j, os\nfrom os.path import join\nfrom . import a\nx = 'import b'\n"
     for _ in range(2):
         worker.load_imports(NamesRequest(text, 0, path="/a/b.py", project="/a"))
