@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from types import UnionType
 from typing import Any, Literal
 
-Allowed = type | UnionType | tuple[str, ...] | range
+Allowed = type | tuple[str, ...] | range
 """A type of JSON values, the texts or the numbers that a setting may have."""
-_SWITCHES = Mapping | bool
-"""An object of true and false, or one of them for all."""
+
+
+class Switches:
+    """Stands for an object of true and false, or one of them for all."""
 
 
 def _setting(key: str, default: Any, allowed: "Allowed", meaning: str) -> Any:
@@ -167,7 +168,7 @@ class Settings:
     steering: Mapping[str, bool] | bool = _setting(
         "steering",
         {},
-        _SWITCHES,
+        Switches,
         "what is kept to in Python while it is written, with false where not: names that "
         "jedi is sure of, after a dot (attribute), in imports (import) and as keywords of "
         "calls (keyword), and the brackets that are open (brackets); false: none of them",
@@ -241,7 +242,7 @@ def _default(setting: "Field[Any]") -> Any:
 def _schema(allowed: "Allowed", default: Any) -> dict[str, Any]:
     if isinstance(allowed, tuple):
         return {"type": "string", "enum": list(allowed)}
-    if allowed is Mapping or allowed is _SWITCHES:
+    if allowed is Mapping or allowed is Switches:
         kinds: Any = "object" if allowed is Mapping else ["object", "boolean"]
         return {"type": kinds, "additionalProperties": {"type": "boolean"}}
     if isinstance(allowed, range):
@@ -252,9 +253,9 @@ def _schema(allowed: "Allowed", default: Any) -> dict[str, Any]:
 
 
 def _is_allowed(value: object, allowed: "Allowed") -> bool:
-    if allowed is _SWITCHES and isinstance(value, bool):
+    if allowed is Switches and isinstance(value, bool):
         return True
-    if allowed is Mapping or allowed is _SWITCHES:
+    if allowed is Mapping or allowed is Switches:
         return isinstance(value, Mapping) and all(
             isinstance(key, str) and isinstance(item, bool) for key, item in value.items()
         )
@@ -268,7 +269,7 @@ def _is_allowed(value: object, allowed: "Allowed") -> bool:
 def _describe(allowed: "Allowed") -> str:
     if allowed is Mapping:
         return "an object of true and false"
-    if allowed is _SWITCHES:
+    if allowed is Switches:
         return "an object of true and false, or one of them for all"
     if isinstance(allowed, type):
         return "true or false" if allowed is bool else "a text"

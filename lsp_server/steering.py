@@ -43,7 +43,7 @@ _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INST
 
 
 _REMEMBERED = 64
-_LONGEST = 1 << 14
+_LONGEST = 1 << 10
 """Characters of a statement that is looked at for brackets at every step."""
 
 BRACKETS = "brackets"
@@ -174,6 +174,8 @@ class DueNames:
         self._statement = before[_closed_before(before) :]
         self._answers: dict[int, Future[KnownNames | None]] = {}
         self._is_slow = False
+        self._seen = ""
+        self._start = 0
 
     def look(self, written: str) -> None:
         """Ask for the names at the end of what is written, so that the answer is on its way."""
@@ -200,11 +202,16 @@ class DueNames:
 
     def closers_due(self, written: str) -> str | None:
         """Return the brackets that may close, the innermost first; None where any may stand."""
-        statement = self._statement + written
-        if BRACKETS not in self._source.kinds or len(statement) > _LONGEST:
+        if BRACKETS not in self._source.kinds:
             return None
-        here = scan(statement)
-        return closers_due(statement[here.outside[-1] :]) if here.place is Place.CODE else None
+        statement = self._statement + written
+        # What was written before is not read again.
+        start = self._start if written.startswith(self._seen) else 0
+        if len(statement) - start > _LONGEST:
+            return None
+        here = scan(statement[start:])
+        self._seen, self._start = written, start + here.outside[-1]
+        return closers_due(statement[self._start :]) if here.place is Place.CODE else None
 
     def _place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
@@ -249,7 +256,7 @@ class Steering:
     def allowed(self, written: str) -> "BoolArray | None":
         """Return a mask of the tokens that may come next, None for any."""
         due = self._names.known(written)
-        named = due and _mask(self._vocabulary, due[0], due[1].names, self._size)
+        named = _mask(self._vocabulary, due[0], due[1].names, self._size) if due else None
         closers = self._names.closers_due(written)
         if closers is None:
             return named

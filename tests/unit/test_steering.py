@@ -11,6 +11,7 @@ from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 from lsp_server.steering import (
     BRACKETS,
     KINDS,
+    DueNames,
     NameMemory,
     NamePlace,
     NameSource,
@@ -230,6 +231,19 @@ def test_brackets_close_what_is_open(before: str, written: str, closing: set[byt
     mask = Steering(source, before, "", vocabulary, len(tokens)).allowed(written)
     found = set(tokens) if mask is None else {tokens[i] for i in np.flatnonzero(mask)}
     assert found == {b"x", b"(", *closing}
+
+
+@given(
+    st.lists(st.sampled_from(["f(", ")", "[", "]", "\n", "x", "return ", "'", '"""', " # "]))
+)
+def test_brackets_are_the_same_however_often_one_asks(parts: list[str]) -> None:
+    """What was seen of a text that grows changes nothing, nor does a text that went back."""
+    text = "".join(parts)
+    source = NameSource(Analyser(None).ask, kinds=frozenset({BRACKETS}))
+    often = DueNames(source, "g(1)\n", "")
+    for end in (*range(len(text)), len(text) // 2, len(text)):
+        alone = DueNames(source, "g(1)\n", "")
+        assert often.closers_due(text[:end]) == alone.closers_due(text[:end])
 
 
 def test_names_and_brackets_are_steered_together() -> None:
