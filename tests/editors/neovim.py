@@ -43,14 +43,15 @@ _G.said = {}
 vim.notify = function(message) table.insert(_G.said, message) end
 vim.opt.runtimepath:prepend(%(plugin)s)
 vim.opt.swapfile = false
--- How many questions were answered.
-_G.answered = 0
+-- How many questions were answered, by buffer.
+_G.answered = {}
 vim.api.nvim_create_autocmd("LspRequest", {
   callback = function(event)
     local request = event.data.request
     if request.method == "textDocument/inlineCompletion" and request.type == "complete" then
       -- Once the answer is shown.
-      vim.schedule(function() _G.answered = _G.answered + 1 end)
+      local bufnr = request.bufnr
+      vim.schedule(function() _G.answered[bufnr] = (_G.answered[bufnr] or 0) + 1 end)
     end
   end,
 })
@@ -228,8 +229,8 @@ class Neovim:
 
     @property
     def n_answers(self) -> int:
-        """How many questions for suggestions were answered until now."""
-        return int(self.lua("return _G.answered"))
+        """How many questions for suggestions in this buffer were answered until now."""
+        return int(self.lua("return _G.answered[vim.api.nvim_get_current_buf()] or 0"))
 
     @property
     def status(self) -> str:
