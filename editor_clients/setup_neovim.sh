@@ -22,9 +22,9 @@ is_recent() { # is_recent NVIM: whether it runs and is new enough
   "$1" --headless --clean -n +'exe has("nvim-0.12") ? "qa!" : "cq!"' >/dev/null 2>&1
 }
 
-is_done() {
-  [[ -x $nvim && -x $tmux && -d $stylua ]] && is_recent "$nvim" && "$tmux" -V >/dev/null 2>&1
-}
+runs() { [[ -d $stylua ]] && is_recent "$nvim" && "$tmux" -V >/dev/null 2>&1; }
+
+is_done() { [[ -r $made && $(<"$made") == $(sha256sum <"$0") ]] && runs; }
 
 [[ $# == 1 ]] || fail "usage: setup_neovim.sh DIR"
 [[ $(uname -s)-$(uname -m) == Linux-x86_64 ]] ||
@@ -42,12 +42,14 @@ libraries=$root/usr/lib/x86_64-linux-gnu
 nvim=$root/usr/bin/nvim
 tmux=$root/usr/bin/tmux
 stylua=$dir/lua/node_modules/@johnnymorganz/stylua
+# Says which version of this script made the folder, once it has.
+made=$dir/.made
 # What the checks below write is nobody's business.
 export XDG_STATE_HOME=$dir/state
 trap 'rm -rf "$dir/apt" "$dir/tools" "$dir/state"' EXIT
 is_done && exit 0
 
-rm -rf "$root" "$dir/apt" "$dir/tools" "$dir/lua"
+rm -rf "$made" "$root" "$dir/apt" "$dir/tools" "$dir/lua"
 apt=$dir/apt
 mkdir -p "$root" "$apt"/{etc/apt.conf.d,etc/preferences.d,etc/sources.list.d} \
   "$apt"/{state/lists/partial,cache/archives/partial}
@@ -98,5 +100,6 @@ npm install --prefix "$dir/lua" --silent --no-audit --no-fund --ignore-scripts \
   "@johnnymorganz/stylua@$STYLUA"
 
 is_recent "$nvim" || fail "Debian $SUITE has $("$nvim" --version | head -n 1); 0.12 is needed"
-is_done || fail "tmux does not run"
+runs || fail "tmux or stylua was not installed"
+sha256sum <"$0" >"$made"
 "$nvim" --version | head -n 1

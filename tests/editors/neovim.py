@@ -22,10 +22,11 @@ SERVER = (sys.executable, "-m", "lsp_server", "serve")
 FAKE_SERVER = (sys.executable, str(ROOT / "tests" / "e2e" / "fake_server.py"))
 DEBOUNCE_MS = 200
 """How long Neovim itself waits after a key before it asks."""
-DEADLINE_S = float(os.environ.get("NV_DEADLINE", "60"))
+DEADLINE_S = 60.0
 Found = TypeVar("Found")
 
 _NUMBERS = count()
+_QUIETLY = ("--headless", "--clean", "-n")
 _GHOST = """
 local namespace = vim.api.nvim_create_namespace("nvim.lsp.inline_completion")
 local marks = vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, { details = true })
@@ -42,14 +43,15 @@ _G.said = {}
 vim.notify = function(message) table.insert(_G.said, message) end
 vim.opt.runtimepath:prepend(%(plugin)s)
 vim.opt.swapfile = false
--- How many questions were answered.
-_G.answered = 0
+-- How many questions were answered, by buffer.
+_G.answered = {}
 vim.api.nvim_create_autocmd("LspRequest", {
   callback = function(event)
     local request = event.data.request
     if request.method == "textDocument/inlineCompletion" and request.type == "complete" then
       -- Once the answer is shown.
-      vim.schedule(function() _G.answered = _G.answered + 1 end)
+      local bufnr = request.bufnr
+      vim.schedule(function() _G.answered[bufnr] = (_G.answered[bufnr] or 0) + 1 end)
     end
   end,
 })
@@ -130,8 +132,7 @@ class Neovim:
         init, address = write_init(home, lines), str(home / f"socket{next(_NUMBERS)}")
         self.folder = folder
         self._process = psutil.Popen(
-            [str(installed(NEOVIM)), "--headless", "--clean", "-n", "-u", str(init)]
-            + ["--listen", address],
+            [str(installed(NEOVIM)), *_QUIETLY, "-u", str(init), "--listen", address],
             cwd=folder,
             env=environment(home, **variables),
             stdin=DEVNULL,
@@ -228,8 +229,8 @@ class Neovim:
 
     @property
     def n_answers(self) -> int:
-        """How many questions for suggestions were answered until now."""
-        return int(self.lua("return _G.answered"))
+        """How many questions for suggestions in this buffer were answered until now."""
+        return int(self.lua("return _G.answered[vim.api.nvim_get_current_buf()] or 0"))
 
     @property
     def status(self) -> str:
@@ -266,6 +267,26 @@ class Neovim:
         except TimeoutError:
             seen = f"{self.text!r}, ghost {self.ghost!r}, said {self.said!r}"
             raise AssertionError(f"waited in vain; the text is {seen}") from None
+
+    def until_text(self, text: str) -> None:
+        """Wait until the buffer has a text."""
+        self.until(lambda: self.text == text)
+
+    def until_typed(self, text: str) -> None:
+        """Wait until a text stands before the cursor in its line."""
+        self.until(lambda: self.before_cursor == text)
+
+    def until_answered(self, n_answers: int) -> None:
+        """Wait until more than so many questions were answered."""
+        self.until(lambda: self.n_answers > n_answers)
+
+    def until_ended(self, server: psutil.Process) -> None:
+        """Wait until a server is no longer there."""
+        self.until(lambda: server not in self.servers)
+
+    def until_written(self, turn: str) -> str:
+        """Return the program of a comment, once there is one."""
+        return self.until(lambda: self.program_of(turn))
 
     def until_ghost(self, is_so: Callable[[str], bool] = bool) -> str:
         """Return the suggestion once it is as wanted."""

@@ -65,7 +65,7 @@ def test_a_comment_brings_its_program_and_tab_takes_it(neovim: Neovim) -> None:
     assert "\n" in ghost
     assert neovim.text == f"{PROGRAM}\n"
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{ghost}")
+    neovim.until_text(f"{PROGRAM}\n{ghost}")
     neovim.write()
     assert path.read_text(encoding="utf-8") == f"{PROGRAM}\n{ghost}\n"
 
@@ -79,7 +79,7 @@ def test_words_are_taken_one_by_one(neovim: Neovim) -> None:
     for word in ("def", " _get_text_text", "(", "text", ":", " str"):
         neovim.type("<M-w>")
         taken += word
-        neovim.until(lambda taken=taken: neovim.text == f"{PROGRAM}\n{taken}")
+        neovim.until_text(f"{PROGRAM}\n{taken}")
         assert neovim.ghost == whole.removeprefix(taken)
 
 
@@ -90,13 +90,13 @@ def test_lines_are_taken_one_by_one(neovim: Neovim) -> None:
     whole = neovim.until_ghost()
     first, second, *_ = whole.split("\n")
     neovim.type("<M-l>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{first}")
+    neovim.until_text(f"{PROGRAM}\n{first}")
     assert neovim.ghost == whole.removeprefix(first)
     neovim.type("<M-l>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{first}\n{second}")
+    neovim.until_text(f"{PROGRAM}\n{first}\n{second}")
     assert neovim.ghost == whole.removeprefix(f"{first}\n{second}")
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{whole}")
+    neovim.until_text(f"{PROGRAM}\n{whole}")
 
 
 def test_typing_along_keeps_the_rest(neovim: Neovim) -> None:
@@ -106,13 +106,13 @@ def test_typing_along_keeps_the_rest(neovim: Neovim) -> None:
     whole = neovim.until_ghost()
     for end in range(1, 12):
         neovim.type(whole[end - 1])
-        neovim.until(lambda end=end: neovim.before_cursor == whole[:end])
+        neovim.until_typed(whole[:end])
         assert neovim.ghost == whole[end:]
     asked = neovim.n_answers
-    neovim.until(lambda: neovim.n_answers > asked)
+    neovim.until_answered(asked)
     assert neovim.ghost == whole[11:]
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{whole}")
+    neovim.until_text(f"{PROGRAM}\n{whole}")
 
 
 def test_tab_right_after_typing_writes_nothing_twice(neovim: Neovim) -> None:
@@ -121,7 +121,7 @@ def test_tab_right_after_typing_writes_nothing_twice(neovim: Neovim) -> None:
     neovim.type("<CR>")
     whole = neovim.until_ghost()
     neovim.type(f"{whole[:5]}<Tab>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{whole}")
+    neovim.until_text(f"{PROGRAM}\n{whole}")
 
 
 def test_typing_something_else_takes_it_away_at_once(neovim: Neovim) -> None:
@@ -130,7 +130,7 @@ def test_typing_something_else_takes_it_away_at_once(neovim: Neovim) -> None:
     neovim.type("<CR>")
     neovim.until_ghost()
     neovim.type("~")
-    neovim.until(lambda: neovim.before_cursor == "~")
+    neovim.until_typed("~")
     assert not neovim.ghost
 
 
@@ -173,7 +173,7 @@ def test_candidates_cycle(neovim: Neovim) -> None:
     neovim.type("<M-n>")
     neovim.until_ghost(lambda ghost: ghost == first)
     neovim.type("<M-n><Tab>")
-    neovim.until(lambda: neovim.text == f"{text}\n{second}")
+    neovim.until_text(f"{text}\n{second}")
 
 
 def test_asking_needs_no_suggestion_before(neovim: Neovim) -> None:
@@ -194,7 +194,7 @@ def test_all_turns_are_written(neovim: Neovim) -> None:
     neovim.ready()
     neovim.type("gg:CodegenWriteAllTurns<CR>")
     for turn in turns:
-        neovim.until(lambda turn=turn: neovim.program_of(turn))
+        neovim.until_written(turn)
     neovim.until(lambda: not neovim.is_writing)
     neovim.write()
     written = path.read_text(encoding="utf-8")
@@ -208,7 +208,7 @@ def test_a_turn_is_written_and_written_anew(neovim: Neovim) -> None:
     neovim.edit("turn.py", f"{turn}\n")
     neovim.ready()
     neovim.type("gg:CodegenWriteTurn<CR>")
-    first = neovim.until(lambda: neovim.program_of(turn))
+    first = neovim.until_written(turn)
     neovim.until(lambda: not neovim.is_writing)
     neovim.type(":CodegenRewriteTurn<CR>")
     neovim.until(lambda: neovim.is_asking)
@@ -258,25 +258,25 @@ def test_off_and_on(neovim: Neovim) -> None:
 
 
 def test_keys_do_what_they_did_where_there_is_no_suggestion(neovim: Neovim) -> None:
-    """Tab is a tab, a person's own mapping, or the menu's, unless there is something to take."""
+    """Tab is a tab, a person's mapping, or the menu's, unless there is something to take."""
     neovim.edit("keys.txt")
     neovim.command("setfiletype python")
     neovim.command("setlocal noexpandtab")
     neovim.ready()
     neovim.type("i<Tab>")
-    neovim.until(lambda: neovim.text == "\t")
+    neovim.until_text("\t")
     neovim.command("inoremap <Tab> mapped")
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.text == "\tmapped")
+    neovim.until_text("\tmapped")
     neovim.lua('vim.keymap.set("i", "<Tab>", function() return "<BS>+" end, { expr = true })')
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.text == "\tmappe+")
+    neovim.until_text("\tmappe+")
     neovim.command("iunmap <Tab>")
     neovim.type("<C-u>alpha<CR>alpine<CR>al<C-x><C-n>")
     neovim.until(lambda: neovim.call("pumvisible"))
     chosen = neovim.before_cursor
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.before_cursor == f"{chosen}\t")
+    neovim.until_typed(f"{chosen}\t")
 
 
 def test_undo_takes_back_what_was_accepted(neovim: Neovim) -> None:
@@ -285,9 +285,9 @@ def test_undo_takes_back_what_was_accepted(neovim: Neovim) -> None:
     neovim.type("<CR>")
     ghost = neovim.until_ghost()
     neovim.type("<Tab>")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n{ghost}")
+    neovim.until_text(f"{PROGRAM}\n{ghost}")
     neovim.type("<Esc>u")
-    neovim.until(lambda: neovim.text == f"{PROGRAM}\n")
+    neovim.until_text(f"{PROGRAM}\n")
 
 
 def test_what_the_server_says_of_itself(neovim: Neovim) -> None:
@@ -295,7 +295,7 @@ def test_what_the_server_says_of_itself(neovim: Neovim) -> None:
     neovim.begin("said.py", "# secret\n\n")
     answered = neovim.n_answers
     neovim.type('"in a string')
-    neovim.until(lambda: neovim.n_answers > answered)
+    neovim.until_answered(answered)
     assert "codegen-tiny" in neovim.status
     neovim.type("<Esc>:CodegenWhy<CR>")
     neovim.was_told("no suggestion, because")
@@ -323,12 +323,12 @@ def test_from_a_key_to_ghost_text(neovim: Neovim) -> None:
     for number, line in enumerate(LINES):
         neovim.begin(f"latency{number}.py", f"import os\n\n{line[:-1]}")
         answered = neovim.n_answers
-        neovim.until(lambda answered=answered: neovim.n_answers > answered)
+        neovim.until_answered(answered)
         neovim.type("<M-d>")
         neovim.until(lambda: not neovim.ghost)
         answered, started = neovim.n_answers, time.perf_counter()
         neovim.type(line[-1])
-        neovim.until(lambda answered=answered: neovim.ghost or neovim.n_answers > answered)
+        neovim.until_answered(answered)
         if neovim.ghost:
             above.append(1e3 * (time.perf_counter() - started) - DEBOUNCE_MS)
         neovim.type("<Esc>")

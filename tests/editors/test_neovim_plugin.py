@@ -21,9 +21,7 @@ N_STARTS = 9
 
 def test_lua_is_formatted() -> None:
     """Every file is as stylua writes it."""
-    stylua = installed(
-        EDITORS / "neovim" / "lua" / "node_modules" / "@johnnymorganz" / "stylua"
-    )
+    stylua = installed(EDITORS.joinpath("neovim", "lua/node_modules/@johnnymorganz/stylua"))
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node")
@@ -33,7 +31,7 @@ def test_lua_is_formatted() -> None:
 
 
 def test_lua_has_no_faults() -> None:
-    """luacheck finds no name that is unused, unknown or hidden by another."""
+    """No name is unused, unknown or hidden by another, as luacheck sees it."""
     luacheck = installed(SYSTEM / "bin" / "luacheck")
     modules, libraries = SYSTEM / "share/lua/5.1", SYSTEM / "lib/x86_64-linux-gnu/lua/5.1"
     variables = {
@@ -42,7 +40,7 @@ def test_lua_has_no_faults() -> None:
         "LUA_CPATH": f"{libraries}/?.so",
     }
     # It is a Lua program, and Neovim is a Lua.
-    command = [installed(NEOVIM), "-l", luacheck, "--no-color", "."]
+    command = [str(installed(NEOVIM)), "-l", str(luacheck), "--no-color", "."]
     checked = run(command, cwd=PLUGIN, env=variables, capture_output=True, text=True)
     # Neovim's Lua prints on standard error.
     assert checked.returncode == 0, checked.stdout + checked.stderr

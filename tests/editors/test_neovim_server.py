@@ -90,12 +90,12 @@ def test_enabling_it_is_enough(start: Start, tmp_path: Path) -> None:
 def test_what_follows_non_ascii_text(start: Start, fake: Sequence[str]) -> None:
     """Positions are right behind characters of several bytes and of two UTF-16 units."""
     neovim = start(set_up(fake))
-    before = 'größe = "😀ä"; breite = 𝒳 + '
+    before = 'größe = "😀ä"; breite = é + '
     neovim.begin("größe 😀.py", before)
     ghost = neovim.until_ghost()
     assert ghost == said_of(before)
     neovim.type(f"{ghost[:2]}<Tab>")
-    neovim.until(lambda: neovim.text == f"{before}{ghost}")
+    neovim.until_text(f"{before}{ghost}")
 
 
 def test_a_slow_model_shows_no_stale_text(
@@ -113,7 +113,7 @@ def test_a_slow_model_shows_no_stale_text(
     neovim.until(lambda: log(tmp_path).count(["slow"]) > 1)
     assert not neovim.ghost
     neovim.type("<C-u>bc = ")
-    neovim.until(lambda: neovim.text == "a = bc = ")
+    neovim.until_text("a = bc = ")
     assert neovim.until_ghost() == said_of("a = bc = ")
 
 
@@ -144,7 +144,7 @@ def test_a_server_that_was_killed_comes_back(start: Start, fake: Sequence[str]) 
         neovim.type("<Esc>")
         server = neovim.until(lambda: neovim.servers)[0]
         server.kill()
-        neovim.until(lambda server=server: server not in neovim.servers)
+        neovim.until_ended(server)
         neovim.until(lambda: neovim.servers)
         neovim.ready()
         neovim.type("A")
@@ -193,7 +193,7 @@ def test_a_missing_server_is_said_once_with_its_cure(start: Start, tmp_path: Pat
     assert "pipx install codegen-lsp" in message
     neovim.edit("two.py")
     neovim.type("ia = 1")
-    neovim.until(lambda: neovim.text == "a = 1")
+    neovim.until_text("a = 1")
     assert neovim.said == [message]
     neovim.type("<Esc>:CodegenWhy<CR>")
     neovim.was_told("no server is attached")
@@ -261,7 +261,7 @@ def test_keys_can_be_chosen(start: Start, fake: Sequence[str]) -> None:
     neovim.begin("keys.py", "a = ")
     ghost = neovim.until_ghost()
     neovim.type("<C-j>")
-    neovim.until(lambda: neovim.text == f"a = {ghost}")
+    neovim.until_text(f"a = {ghost}")
     assert neovim.call("maparg", "<M-w>", "i") == ""
     assert "codegen-lsp" not in str(neovim.call("maparg", "<Tab>", "i", False, True))
 
@@ -283,11 +283,11 @@ def test_a_hostile_folder_starts_nothing(start: Start, tmp_path: Path) -> None:
     for folders in (path, f".venv/bin:{clean}", f"./bin:{clean}", clean):
         neovim = start(set_up(None), PATH=folders)
         neovim.edit("opened.py")
-        message = neovim.until(lambda neovim=neovim: neovim.said)[0]
+        message = neovim.was_told("codegen-lsp")
         is_named = "so it is not started" in message
         assert is_named or "codegen-lsp is not on PATH" in message
         neovim.type("ia = ")
-        neovim.until(lambda neovim=neovim: neovim.text == "a = ")
+        neovim.until_text("a = ")
         neovim.type("<Esc>")
         assert not neovim.servers
         neovim.command("checkhealth codegen_lsp")
@@ -315,7 +315,7 @@ def test_a_trusted_program_of_the_folder_starts(
     put_on_path(folder, ("env", *fake))
     [server] = neovim.servers
     neovim.type(":CodegenRestart<CR>")
-    neovim.until(lambda: server not in neovim.servers)
+    neovim.until_ended(server)
     neovim.was_told("so it is not started")
     assert not neovim.servers
 

@@ -52,12 +52,9 @@ def test_a_person_types_a_comment_and_presses_tab(
         terminal.press("Escape")
         terminal.type(":w")
         terminal.press("Enter")
-        written = wait_for(
-            lambda: (
-                (project / "words.py").exists()
-                and (project / "words.py").read_text(encoding="utf-8")
-            )
-        )
+        file = project / "words.py"
+        written = wait_for(lambda: file.exists() and file.read_text(encoding="utf-8"))
+        assert isinstance(written, str)
         assert written.startswith(f"{comment}\n{shown[0]}")
     finally:
         terminal.close()

@@ -56,7 +56,9 @@ function M.set(options)
       error(("codegen_lsp: there is no option %s; see :help codegen-lsp-setup"):format(name), 0)
     end
   end
-  vim.validate("cmd", options.cmd, "table", true)
+  vim.validate("cmd", options.cmd, function(cmd)
+    return cmd == nil or type(cmd) == "table" and type(cmd[1]) == "string"
+  end, "a list of a program and its arguments")
   vim.validate("filetypes", options.filetypes, "table", true)
   vim.validate("settings", options.settings, "table", true)
   vim.validate("keys", options.keys, function(keys)

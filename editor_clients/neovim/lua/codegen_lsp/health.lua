@@ -66,7 +66,9 @@ local function check_server()
       'Write require("codegen_lsp").setup() or vim.lsp.enable("codegen_lsp") into init.lua.'
     )
   end
-  local command, problem = server.find(server.folders(vim.fn.bufnr("#")))
+  -- The report has the window; what was there before it is what is asked about.
+  local before = vim.fn.bufnr("#")
+  local command, problem = server.find(server.folders(before > 0 and before or 0))
   if not command then
     vim.health.error(problem --[[@as string]])
     return nil
