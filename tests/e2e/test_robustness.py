@@ -63,7 +63,8 @@ def _worker(client: Client) -> psutil.Process | None:
 
 async def test_a_worker_that_is_killed_costs_an_answer_its_check() -> None:
     """Completions go on without the analyser, and another one takes its place."""
-    async with connected(SERVER, options={"checkDeadlineMs": 2_000}) as client:
+    options = {"candidates": 1, "maxNewTokens": 8, "checkDeadlineMs": 2_000}
+    async with connected(SERVER, options=options) as client:
         await client.status("ready")
         client.open("import os\nx = os.path.")
         await client.items(1, 12)
