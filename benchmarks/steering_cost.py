@@ -3,7 +3,9 @@
 The places are dots in methods of real code. After the dot, and after each of the next
 characters of the true name, the same completion is written with steering and without. The
 prompt is in the model's cache and jedi has seen the file as it was before the dot, as when
-someone types; answers have the deadline that they have in the server. Run as
+someone types; answers have the deadline that they have in the server. At every other place
+the names are asked for when the dot is typed, as the server does, and the completion is
+asked for after the shortest time that an editor waits; at the others both at once. Run as
 ``.venv/bin/python -m benchmarks.steering_cost`` after ``make test``; it fetches the packages
 from PyPI.
 """
@@ -25,12 +27,15 @@ from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.loading import load_model
 from lsp_server.plan import Snapshot
 from lsp_server.settings import Settings
-from lsp_server.steering import NameMemory, NameSource
+from lsp_server.steering import DueNames, NameMemory, NameSource
 from lsp_server.terminal import print_table, progress_bar
 
 _PATIENCE_S = 30.0
 _LIMIT = 0.15
 _KEYSTROKES = 3
+_LEADS = {True: "asked at the dot", False: "asked with the completion"}
+_LEAD_S = 0.05
+"""So long VS Code waits after a keystroke, and other editors wait longer."""
 _N_TOKENS = Settings().max_new_tokens
 
 
@@ -59,7 +64,9 @@ class _Counted(Future[KnownNames | None]):
         return self._answer.cancel()
 
 
-def measure(model: Model, place: Place, worker: CheckWorker) -> Iterator[dict[str, Any]]:
+def measure(
+    model: Model, place: Place, worker: CheckWorker, *, has_lead: bool
+) -> Iterator[dict[str, Any]]:
     """Yield times in milliseconds and what became of the questions, for each keystroke."""
     project, file, dot = place
     text = file.read_text("utf-8")
@@ -80,6 +87,10 @@ def measure(model: Model, place: Place, worker: CheckWorker) -> Iterator[dict[st
             return _Counted(memory.ask(request), counts)
 
         complete(model, snapshot, max_new_tokens=_N_TOKENS)
+        if has_lead and not n_typed:
+            source = NameSource(memory.ask, str(file), str(project))
+            DueNames(source, before, tail).look("")
+            time.sleep(_LEAD_S)
         times, completions = {}, {}
         for is_steered in (n_typed % 2 == 0, n_typed % 2 == 1):
             names = NameSource(ask, str(file), str(project)) if is_steered else None
@@ -89,6 +100,7 @@ def measure(model: Model, place: Place, worker: CheckWorker) -> Iterator[dict[st
             completions[is_steered] = found
         yield {
             "n_typed": n_typed,
+            "has_lead": has_lead,
             "plain_ms": times[False],
             "steered_ms": times[True],
             "is_same": completions[False].written == completions[True].written,
@@ -130,15 +142,17 @@ def main() -> None:
     try:
         with progress_bar("measuring") as progress:
             for index, place in enumerate(chosen, 1):
-                measured += measure(model, place, worker)
+                measured += measure(model, place, worker, has_lead=bool(index % 2))
                 progress(index, len(chosen))
     finally:
         worker.close()
-    groups = {
-        f"{n} typed after the dot": [m for m in measured if m["n_typed"] == n]
-        for n in range(_KEYSTROKES)
-    }
-    found = {name: summary(own) for name, own in {**groups, "all": measured}.items()}
+    groups = {}
+    for has_lead, name in _LEADS.items():
+        own = [m for m in measured if m["has_lead"] is has_lead]
+        for n in range(_KEYSTROKES):
+            groups[f"{n} typed, {name}"] = [m for m in own if m["n_typed"] == n]
+        groups[f"all, {name}"] = own
+    found = {name: summary(own) for name, own in groups.items() if own}
     print(f"{model.name}, steering may add {100 * _LIMIT:.0f} % in the median of the pairs")
     print_table(
         [

@@ -41,7 +41,7 @@ from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding, Position, line_of, n_code_units
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
-from lsp_server.steering import DueNames, NameMemory, NameSource
+from lsp_server.steering import KINDS, DueNames, NameMemory, NameSource
 from lsp_server.turn_actions import TURN_MARK, add_turn_actions
 from lsp_server.turn_hints import TurnHints
 from lsp_server.verdict import CheckRequest
@@ -462,7 +462,11 @@ class CompletionServer(LanguageServer):
         )
 
     def _names_for(self, snapshot: Snapshot) -> NameSource | None:
-        if not self.settings.steering or snapshot.language_id != "python":
+        switches = self.settings.steering
+        if isinstance(switches, bool):
+            switches = dict.fromkeys(KINDS, switches)
+        kinds = frozenset(kind for kind in KINDS if switches.get(kind, True))
+        if not kinds or snapshot.language_id != "python":
             return None
         path = to_fs_path(snapshot.uri.removesuffix(TURN_MARK))
         project = self._project(path)

@@ -13,6 +13,10 @@ Allowed = type | tuple[str, ...] | range
 """A type of JSON values, the texts or the numbers that a setting may have."""
 
 
+class Switches:
+    """Stands for an object of true and false, or one of them for all."""
+
+
 def _setting(key: str, default: Any, allowed: "Allowed", meaning: str) -> Any:
     metadata = {"key": key, "allowed": allowed, "meaning": meaning}
     if isinstance(default, dict):
@@ -161,12 +165,13 @@ class Settings:
         "the folder of the Python environment whose packages the check reads, as files: "
         "nothing in it is run; null: `.venv`, `venv` or `env` in the project's folder",
     )
-    steering: bool = _setting(
+    steering: Mapping[str, bool] | bool = _setting(
         "steering",
-        True,
-        bool,
-        "whether only names that jedi is sure of may come after a dot, in imports and as "
-        "keywords of calls, in Python",
+        {},
+        Switches,
+        "what is kept to in Python while it is written, with false where not: names that "
+        "jedi is sure of, after a dot (attribute), in imports (import) and as keywords of "
+        "calls (keyword), and the brackets that are open (brackets); false: none of them",
     )
 
 
@@ -237,8 +242,9 @@ def _default(setting: "Field[Any]") -> Any:
 def _schema(allowed: "Allowed", default: Any) -> dict[str, Any]:
     if isinstance(allowed, tuple):
         return {"type": "string", "enum": list(allowed)}
-    if allowed is Mapping:
-        return {"type": "object", "additionalProperties": {"type": "boolean"}}
+    if allowed is Mapping or allowed is Switches:
+        kinds: Any = "object" if allowed is Mapping else ["object", "boolean"]
+        return {"type": kinds, "additionalProperties": {"type": "boolean"}}
     if isinstance(allowed, range):
         kind, limits = "integer", {"minimum": allowed[0], "maximum": allowed[-1]}
     else:
@@ -247,7 +253,9 @@ def _schema(allowed: "Allowed", default: Any) -> dict[str, Any]:
 
 
 def _is_allowed(value: object, allowed: "Allowed") -> bool:
-    if allowed is Mapping:
+    if allowed is Switches and isinstance(value, bool):
+        return True
+    if allowed is Mapping or allowed is Switches:
         return isinstance(value, Mapping) and all(
             isinstance(key, str) and isinstance(item, bool) for key, item in value.items()
         )
@@ -261,6 +269,8 @@ def _is_allowed(value: object, allowed: "Allowed") -> bool:
 def _describe(allowed: "Allowed") -> str:
     if allowed is Mapping:
         return "an object of true and false"
+    if allowed is Switches:
+        return "an object of true and false, or one of them for all"
     if isinstance(allowed, type):
         return "true or false" if allowed is bool else "a text"
     if isinstance(allowed, range):

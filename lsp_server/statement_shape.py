@@ -6,7 +6,8 @@ Pure. The statement ends in code, in no string and no comment; any text has a sh
 import re
 from typing import NamedTuple
 
-CLOSED_BY = {")": "(", "]": "[", "}": "{"}
+_OPENED_BY = {")": "(", "]": "[", "}": "{"}
+_CLOSED_BY = {opening: closing for closing, opening in _OPENED_BY.items()}
 
 _PART = re.compile(
     r"""(?P<skipped>
@@ -37,6 +38,11 @@ class Shape(NamedTuple):
     """Whether it ends among the parameters of a lambda."""
 
 
+def closers_due(statement: str) -> str:
+    """Return the brackets that close what is open at a statement's end, the innermost first."""
+    return "".join(_CLOSED_BY[statement[at]] for at in reversed(shape_of(statement).opened))
+
+
 def shape_of(statement: str) -> Shape:
     """Return the shape of a statement's end."""
     opened: list[int] = []
@@ -48,7 +54,7 @@ def shape_of(statement: str) -> Shape:
         match match.lastgroup:
             case "open":
                 opened.append(position)
-            case "close" if opened and statement[opened[-1]] == CLOSED_BY[match[0]]:
+            case "close" if opened and statement[opened[-1]] == _OPENED_BY[match[0]]:
                 opened.pop()
                 lambdas = [depth for depth in lambdas if depth <= len(opened)]
             case "lambda":

@@ -1,4 +1,4 @@
-"""Constrains tokens to the names that can come: after a dot, in an import, in a call.
+"""Constrains tokens: to names that can come after a dot, in imports and calls; to brackets.
 
 The names come from an analyser that is asked while the model writes; a late answer is
 no constraint. The idea is monitor-guided decoding (Agrawal et al., 2023). It knows
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 from lsp_server.python_lines import Place, scan
-from lsp_server.statement_shape import Shape, shape_of
+from lsp_server.statement_shape import Shape, closers_due, shape_of
 from lsp_server.turns import read
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INST
 
 
 _REMEMBERED = 64
+_LONGEST = 1 << 10
+"""Characters of a statement that is looked at for brackets at every step."""
+
+BRACKETS = "brackets"
+"""What is steered by the statement alone: no bracket closes that none opened."""
+KINDS = frozenset({*map(str, NameKind), BRACKETS})
+"""What can be steered."""
 
 Ask = Callable[[NamesRequest], "Future[KnownNames | None]"]
 
@@ -89,7 +96,7 @@ class NameSource:
     path: str | None = None
     project: str | None = None
     deadline_s: float = 0.06
-    kinds: frozenset[NameKind] = frozenset(NameKind)
+    kinds: frozenset[str] = KINDS
     """What is steered."""
 
 
@@ -167,6 +174,8 @@ class DueNames:
         self._statement = before[_closed_before(before) :]
         self._answers: dict[int, Future[KnownNames | None]] = {}
         self._is_slow = False
+        self._seen = ""
+        self._start = 0
 
     def look(self, written: str) -> None:
         """Ask for the names at the end of what is written, so that the answer is on its way."""
@@ -190,6 +199,19 @@ class DueNames:
         if known is None or (place.may_be_new and _STORED & set(known.receivers)):
             return None
         return place, known
+
+    def closers_due(self, written: str) -> str | None:
+        """Return the brackets that may close, the innermost first; None where any may stand."""
+        if BRACKETS not in self._source.kinds:
+            return None
+        statement = self._statement + written
+        # What was written before is not read again.
+        start = self._start if written.startswith(self._seen) else 0
+        if len(statement) - start > _LONGEST:
+            return None
+        here = scan(statement[start:])
+        self._seen, self._start = written, start + here.outside[-1]
+        return closers_due(statement[self._start :]) if here.place is Place.CODE else None
 
     def _place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
@@ -234,10 +256,14 @@ class Steering:
     def allowed(self, written: str) -> "BoolArray | None":
         """Return a mask of the tokens that may come next, None for any."""
         due = self._names.known(written)
-        if due is None:
-            return None
-        place, known = due
-        return _mask(self._vocabulary, place, known.names, self._size)
+        named = _mask(self._vocabulary, due[0], due[1].names, self._size) if due else None
+        closers = self._names.closers_due(written)
+        if closers is None:
+            return named
+        closing = self._vocabulary.closing(closers.encode(), self._size)
+        if named is None:
+            return closing
+        return named & closing if (named & closing).any() else named
 
 
 def _closed_before(text: str) -> int:

@@ -12,6 +12,10 @@ from lsp_server.sampling import BoolArray
 # A byte that is not ASCII may be a part of a letter.
 _IN_NAME = re.compile(rb"[A-Za-z0-9_\x80-\xff]")
 _WORD = re.compile(rb" ?[A-Za-z0-9_\x80-\xff]")
+_CLOSER = re.compile(rb"[)\]}]")
+# What comes after a quote or a number sign is perhaps no code.
+_CODE = re.compile(rb"[^\"'#]*")
+_OPENED_BY = {b")": b"(", b"]": b"[", b"}": b"{"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Vocabulary:
         self._ids = np.array([i for _, i in pairs], np.int64)
         self._words = np.array([i for text, i in pairs if _WORD.match(text)], np.int64)
         self._outside = np.array([i for text, i in pairs if not _IN_NAME.match(text)], np.int64)
+
+        self._closing: dict[bytes | None, list[int]] = {}
+        for text, i in pairs:
+            if _CLOSER.search(text):
+                self._closing.setdefault(_needed(text), []).append(i)
+        self._closers: dict[bytes, BoolArray] = {}
 
     def allowed(self, required: bytes, not_after: bytes, size: int) -> BoolArray:
         """Return a mask (size,) of the tokens that agree with ``required``.
@@ -72,6 +82,20 @@ class Vocabulary:
                     mask[self._ids[place]] = True
         return mask
 
+    def closing(self, due: bytes, size: int) -> BoolArray:
+        """Return a mask (size,), not to be changed, of the tokens that close what is open.
+
+        ``due`` are the closing brackets that are due, the innermost first; tokens that
+        close nothing are allowed.
+        """
+        due = due[: max(map(len, filter(None, self._closing)), default=0)]
+        if due not in self._closers:
+            mask = np.ones(size, np.bool_)
+            for needed, ids in self._closing.items():
+                mask[ids] = needed is not None and due.startswith(needed)
+            self._closers[due] = mask
+        return self._closers[due]
+
     def no_word(self, size: int) -> BoolArray:
         """Return a mask (size,) of the tokens that begin no word, not after a space either."""
         mask = np.ones(size, np.bool_)
@@ -100,3 +124,19 @@ class Vocabulary:
             return range(start, len(self._texts))
         past = past[:-1] + bytes([past[-1] + 1])
         return range(start, bisect_left(self._texts, past, lo=start))
+
+
+def _needed(token: bytes) -> bytes | None:
+    """Return what a token closes that others opened, None where it closes wrongly itself."""
+    code = _CODE.match(token)
+    opened, needed = b"", b""
+    for bracket in re.findall(rb"[()\[\]{}]", code[0] if code else b""):
+        if bracket not in _OPENED_BY:
+            opened += bracket
+        elif not opened:
+            needed += bracket
+        elif opened.endswith(_OPENED_BY[bracket]):
+            opened = opened[:-1]
+        else:
+            return None
+    return needed

@@ -11,6 +11,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+import lsp_server
 from lsp_server.check_worker import CheckWorker
 from lsp_server.completion import Model
 from lsp_server.loading import open_chosen
@@ -36,6 +37,11 @@ from model_eval.steering import (
 )
 from model_export.manifest import DATA_FILE, read_manifest
 
+_STEERED_BY = (
+    *("steering", "statement_shape", "vocabulary", "python_lines", "known_names"),
+    *("name_lookup", "member_names", "check_certainty", "jedi_script", "jedi_results"),
+)
+"""The modules of the server that decide what may come."""
 _QUICK = (3, 4)
 _FULL = (20, 20)
 """Cases of each package, and samples of each case."""
@@ -60,6 +66,8 @@ def steering(options: argparse.Namespace) -> int:
         "cases_per_package": per_package,
         "samples": n_samples,
         **SAMPLING,
+        "jedi": version("jedi"),
+        "steering_sha256": _steering_sha256(),
     }
     path = Path(options.record) if options.record else _default_record(settings)
     record = Record(path, settings)
@@ -99,6 +107,15 @@ def open_model(name: str | None) -> tuple[Model, dict[str, Any]]:
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.files[DATA_FILE].sha256,
     }
+
+
+def _steering_sha256() -> str:
+    """Return a digest of the code that decides what is steered: other code, another record."""
+    folder = Path(lsp_server.__file__).parent
+    digest = hashlib.sha256()
+    for module in _STEERED_BY:
+        digest.update((folder / f"{module}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def _exposure(model: str, requirements: tuple[str, ...]) -> str:

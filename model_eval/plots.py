@@ -8,8 +8,8 @@ from typing import Any
 
 from model_eval.steering import ARMS, METRICS, TEMPERATURES
 
-_COLOURS = dict(zip(ARMS, ("#636363", "#6baed6", "#08519c"), strict=True))
-_LINES = dict(zip(ARMS, ("-", "-", ":"), strict=True))
+_COLOURS = dict(zip(ARMS, ("#636363", "#6baed6", "#74c476", "#08519c"), strict=True))
+_LINES = dict(zip(ARMS, ("-", "-", "--", ":"), strict=True))
 
 
 def draw(report: Mapping[str, Any], title: str, path: Path) -> None:

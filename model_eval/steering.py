@@ -27,7 +27,7 @@ from pyflakes import checker, messages
 
 from lsp_server.completion import Model
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest
-from lsp_server.steering import Ask, NameSource, Steering
+from lsp_server.steering import BRACKETS, KINDS, Ask, NameSource, Steering
 from lsp_server.truncation import cut_statement
 from model_eval.dereferences import Dereference, find_dereferences
 from model_eval.judge import Judgement, Question, judge_names
@@ -37,10 +37,11 @@ from model_eval.records import Record
 if TYPE_CHECKING:
     from lsp_server.sampling import BoolArray
 
-ARMS: dict[str, frozenset[NameKind]] = {
+ARMS: dict[str, frozenset[str]] = {
     "plain": frozenset(),
     "attributes": frozenset({NameKind.ATTRIBUTE}),
-    "all": frozenset(NameKind),
+    "brackets": frozenset({BRACKETS}),
+    "all": KINDS,
 }
 TEMPERATURES = (0.2, 0.8)
 NAME_EXISTS, SAME_NAME, SAME_LINE = "name exists", "same name", "same line"

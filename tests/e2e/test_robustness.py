@@ -6,12 +6,14 @@ import socket
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from lsprotocol import types
 
-from tests.e2e.clients import DEADLINE_S, FAKE_SERVER, SERVER, connected
+from tests.e2e.clients import DEADLINE_S, FAKE_SERVER, SERVER, Client, answered, connected
 
 pytestmark = pytest.mark.e2e
 
@@ -48,6 +50,34 @@ async def test_nothing_of_a_hostile_folder_runs(tmp_path: Path) -> None:
         client.open("import evil, conftest\nimport sitecustomize\nevil.conftest.", uri=uri)
         await client.items(2, 14, uri=uri)
     assert not mark.exists()
+
+
+def _worker(client: Client) -> psutil.Process | None:
+    for child in psutil.Process(client.process.pid).children(recursive=True):
+        # One that has just ended has no command line.
+        with suppress(psutil.Error):
+            if "lsp_server.check_worker" in child.cmdline():
+                return child
+    return None
+
+
+async def test_a_worker_that_is_killed_costs_an_answer_its_check() -> None:
+    """Completions go on without the analyser, and another one takes its place."""
+    options = {"candidates": 1, "maxNewTokens": 8, "checkDeadlineMs": 2_000}
+    async with connected(SERVER, options=options) as client:
+        await client.status("ready")
+        client.open("import os\nx = os.path.")
+        await client.items(1, 12)
+        first = await client.until(lambda: _worker(client))
+        first.suspend()
+        client.insert(1, 12, "join(os.")
+        pending = client.request(1, 20)
+        first.kill()
+        await answered(pending)
+        client.insert(1, 20, "path.")
+        await client.items(1, 25)
+        second = await client.until(lambda: _worker(client))
+        assert second.pid != first.pid
 
 
 async def test_logs_hold_no_text_of_a_document(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +22,11 @@ from lsp_server.completion import Model, complete, warm_up
 from lsp_server.drafting import PromptLookup
 from lsp_server.engine import Draft, Engine
 from lsp_server.errors import DeviceError, ModelLoadError
+from lsp_server.known_names import KnownNames, Receiver
 from lsp_server.plan import Snapshot
 from lsp_server.sampling import FloatArray, log_softmax
 from lsp_server.session import CacheScales, Session
+from lsp_server.steering import KINDS, NameSource, Steering
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
 from model_export.manifest import DATA_FILE, FileRecord, Manifest, read_manifest
@@ -487,6 +489,37 @@ def test_guesses_cancellations_and_rewinds_leave_the_text(
         n_tokens += len(expected)
     # Else the test says nothing.
     assert n_compared > n_tokens // 20 > 5
+
+
+def test_what_is_looked_up_keeps_to_known_names(embedded: Embedded) -> None:
+    """A draft that repeats the text above is cut at the name that does not exist."""
+    known: Future[KnownNames | None] = Future()
+    known.set_result(KnownNames(("finished", "started"), (Receiver.INSTANCE,)))
+    engine, tokenizer = embedded.engine("float"), embedded.tokenizer
+    before = "".join(f"task.invented({n})\nprint(task)\n" for n in range(9)) + "task."
+    drafts: list[str] = []
+
+    class Watched(PromptLookup):
+        def __call__(self, context: list[int]) -> list[int]:
+            offered = super().__call__(context)
+            drafts.append(tokenizer.decode(offered))
+            return offered
+
+    def written(kinds: frozenset[str]) -> str:
+        source = NameSource(lambda _request: known, kinds=kinds)
+        steered = Steering(source, before, "", tokenizer.vocabulary, engine.vocab_size)
+        tokens = engine.generate(
+            embedded.ids(before),
+            max_new_tokens=8,
+            draft=Watched(),
+            allowed=lambda token_ids: steered.allowed(tokenizer.decode(token_ids)),
+        )
+        return tokenizer.decode([token_id for token_id, _ in tokens])
+
+    plain, steered = written(frozenset()), written(KINDS)
+    assert any(draft.startswith("invented") for draft in drafts)
+    assert plain.startswith("invented")
+    assert steered.startswith(("finished", "started"))
 
 
 @pytest.mark.parametrize("start", [1, 2, 300])

@@ -4,7 +4,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,7 +24,9 @@ from lsp_server.completion import (
     turn_perplexity,
     warm_up,
 )
+from lsp_server.known_names import KnownNames, NamesRequest, Receiver
 from lsp_server.plan import Rule, Snapshot
+from lsp_server.steering import NameSource
 from lsp_server.turns import read_turns
 from lsp_server.vocabulary import Encoded, Vocabulary
 from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
@@ -94,6 +96,40 @@ def inserted(marked: str, script: Script, max_new_tokens: int = 256) -> str:
 def test_rule_of_a_place(marked: str, rule: Rule) -> None:
     """A whole program is written only where a comment above has none."""
     assert asked(marked)[0].rule is rule
+
+
+def known(*names: str) -> NameSource:
+    """Return an analyser that always knows the same names."""
+
+    def ask(_request: NamesRequest) -> "Future[KnownNames | None]":
+        answer: Future[KnownNames | None] = Future()
+        answer.set_result(KnownNames(names, (Receiver.INSTANCE,)))
+        return answer
+
+    return NameSource(ask)
+
+
+@pytest.mark.parametrize(
+    ("marked", "script", "plain", "steered"),
+    [
+        ("x = y.$0", "zappend(1)\n", "zappend(1)", "append(1)"),
+        ("x = y.ap$0", "apzpend(1)\n", "zpend(1)", "pend(1)"),
+        ("x = f(y.$0", "append))\n", "append))", "append)"),
+        ("x = f(y[$0", "0)])\n", "0)])", "0])"),
+        ("x = '$0", "", "", ""),
+    ],
+)
+def test_what_is_known_steers_what_is_written(
+    marked: str, script: str, plain: str, steered: str
+) -> None:
+    """A completion keeps to known names and open brackets; without an analyser it does not."""
+    texts = []
+    for names in (None, known("append", "pop")):
+        found = complete(
+            fake_model(script), snapshot_of(marked), max_new_tokens=64, names=names
+        )
+        texts.append("".join(candidate.insert_text for candidate in found.candidates))
+    assert texts == [plain, steered]
 
 
 @pytest.mark.parametrize("language_id", ["php", "ruby", "plaintext"])

@@ -66,7 +66,7 @@ def test_all_settings_are_read() -> None:
         "hints": True,
         "statistics": False,
         "checks": {"syntax": False},
-        "environment": "/env",
+        "environment": "/usr",
         "steering": False,
     }
     expected = Settings(
@@ -78,7 +78,7 @@ def test_all_settings_are_read() -> None:
         hints=True,
         statistics=False,
         checks={"syntax": False},
-        environment="/env",
+        environment="/usr",
         steering=False,
     )
     assert read_settings(values) == (expected, [])
@@ -104,6 +104,8 @@ def test_all_settings_are_read() -> None:
         ("languages", ["c"], "an object of true and false"),
         ("languages", {"c": "off"}, "an object of true and false"),
         ("statistics", 0, "true or false"),
+        ("steering", 1, "an object of true and false, or one of them for all"),
+        ("steering", {"import": 0}, "an object of true and false, or one of them for all"),
     ],
 )
 def test_a_bad_value_costs_only_itself(key: str, value: object, reason: str) -> None:
@@ -120,6 +122,13 @@ def test_ends_of_a_range_are_allowed(value: int | None, expected: int) -> None:
     """The first and the last number are good, and null is no choice."""
     settings, problems = read_settings({"candidates": value})
     assert (settings.candidates, problems) == (expected, [])
+
+
+@pytest.mark.parametrize("value", [True, False, {}, {"keyword": False, "brackets": True}])
+def test_switches_may_be_thrown_together(value: object) -> None:
+    """What has kinds can be switched as a whole, as it once was, or each kind."""
+    settings, problems = read_settings({"steering": value})
+    assert (settings.steering, problems) == (value, [])
 
 
 def test_what_is_missing_comes_from_the_defaults() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp_server.statement_shape import shape_of
+from lsp_server.statement_shape import closers_due, shape_of
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ def test_brackets_and_parts(statement: str, brackets: str, rest: str) -> None:
     shape = shape_of(statement)
     assert "".join(statement[at] for at in shape.opened) == brackets
     assert statement[shape.start :] == rest
+
+
+def test_what_is_open_is_due_from_the_inside() -> None:
+    """The last bracket that was opened closes first."""
+    assert closers_due("f(a[{1: '('}, (") == ")])"
 
 
 def test_what_is_assigned_to() -> None:

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 from lsp_server.steering import (
+    BRACKETS,
+    KINDS,
+    DueNames,
     NameMemory,
     NamePlace,
     NameSource,
@@ -131,7 +134,7 @@ def steering(
 ) -> tuple[Steering, Analyser]:
     """Return a steering at the end of a text, whose analyser knows these names."""
     analyser = Analyser(KnownNames(names, (receiver,)) if names else None)
-    source = NameSource(analyser.ask, deadline_s=0.0)
+    source = NameSource(analyser.ask, deadline_s=0.0, kinds=frozenset(NameKind))
     return Steering(source, before, "\nafter", VOCABULARY, len(TOKENS)), analyser
 
 
@@ -175,7 +178,8 @@ def test_what_is_not_certain_is_no_constraint() -> None:
 
 def test_a_late_answer_is_no_constraint() -> None:
     """The model waits for a deadline and no longer."""
-    source = NameSource(lambda _request: Future(), deadline_s=0.0)
+    names = frozenset(NameKind)
+    source = NameSource(lambda _request: Future(), deadline_s=0.0, kinds=names)
     late = Steering(source, "x.", "", VOCABULARY, len(TOKENS))
     assert late.allowed("") is None
     assert late.allowed("ap") is None
@@ -200,6 +204,68 @@ def test_an_unknown_keyword_gets_no_equals_sign() -> None:
     """What is no parameter of the function is an argument, or compared, and not named."""
     assert allowed("f(z", "", "x") == set(TOKENS) - {b"="}
     assert allowed("f(x", "", "x") is None
+
+
+@pytest.mark.parametrize(
+    ("before", "written", "closing"),
+    [
+        ("x", "", set()),
+        ("f(x", "", {b")"}),
+        ("f(x", ")", set()),
+        ("f(", "a[0", {b"]"}),
+        ("f(", "a[0]", {b")"}),
+        ("f((", "a", {b")", b"))"}),
+        ("f(\n    g(", "a),\n    b", {b")"}),
+        ("f(')', ", "x", {b")"}),
+        ("f('", "x", {b")", b"))", b"]"}),
+        ("# f", "x", {b")", b"))", b"]"}),
+        ('"""\nf', "x", {b")", b"))", b"]"}),
+        ("a = [\n" + "'x',\n" * 4000, "x", {b"]", b")", b"))"}),
+    ],
+)
+def test_brackets_close_what_is_open(before: str, written: str, closing: set[bytes]) -> None:
+    """In code no bracket closes what none opened, nor one of another kind."""
+    tokens = [b")", b"))", b"]", b"x", b"("]
+    source = NameSource(Analyser(None).ask, kinds=frozenset({BRACKETS}))
+    vocabulary = Vocabulary(dict(enumerate(tokens)))
+    mask = Steering(source, before, "", vocabulary, len(tokens)).allowed(written)
+    found = set(tokens) if mask is None else {tokens[i] for i in np.flatnonzero(mask)}
+    assert found == {b"x", b"(", *closing}
+
+
+@given(
+    st.lists(st.sampled_from(["f(", ")", "[", "]", "\n", "x", "return ", "'", '"""', " # "]))
+)
+def test_brackets_are_the_same_however_often_one_asks(parts: list[str]) -> None:
+    """What was seen of a text that grows changes nothing, nor does a text that went back."""
+    text = "".join(parts)
+    source = NameSource(Analyser(None).ask, kinds=frozenset({BRACKETS}))
+    often = DueNames(source, "g(1)\n", "")
+    for end in (*range(len(text)), len(text) // 2, len(text)):
+        alone = DueNames(source, "g(1)\n", "")
+        assert often.closers_due(text[:end]) == alone.closers_due(text[:end])
+
+
+def test_names_and_brackets_are_steered_together() -> None:
+    """After a name only a bracket that is open closes."""
+    tokens = [b"app", b"append)", b"append))", b"append", b"end"]
+    analyser = Analyser(KnownNames(("append",), (Receiver.INSTANCE,)))
+    vocabulary = Vocabulary(dict(enumerate(tokens)))
+    steered = Steering(NameSource(analyser.ask), "f(x.", "", vocabulary, len(tokens))
+    mask = steered.allowed("")
+    assert mask is not None
+    assert {tokens[i] for i in np.flatnonzero(mask)} == {b"app", b"append)", b"append"}
+
+
+@pytest.mark.parametrize("off", list(NameKind))
+def test_each_kind_of_name_has_its_switch(off: NameKind) -> None:
+    """What is switched off is not asked for."""
+    texts = {ATTRIBUTE: "x.", IMPORT: "from os import ", KEYWORD: "f("}
+    for kind, text in texts.items():
+        analyser = Analyser(KnownNames(("append",), (Receiver.INSTANCE,)))
+        source = NameSource(analyser.ask, kinds=KINDS - {off})
+        Steering(source, text, "", VOCABULARY, len(TOKENS)).look("")
+        assert len(analyser.requests) == (kind is not off)
 
 
 def test_one_place_is_asked_for_once_and_in_its_buffer() -> None:
@@ -288,6 +354,7 @@ def test_a_slow_analyser_is_waited_for_once() -> None:
 
     slow = Slow()
     slow.set_running_or_notify_cancel()
-    late = Steering(NameSource(lambda _request: slow, deadline_s=1.0), "x.", "", VOCABULARY, 1)
+    source = NameSource(lambda _request: slow, deadline_s=1.0, kinds=frozenset(NameKind))
+    late = Steering(source, "x.", "", VOCABULARY, 1)
     assert late.allowed("") is late.allowed("ap") is late.allowed("append(y.") is None
     assert deadlines == [1.0, 0.0, 0.0]

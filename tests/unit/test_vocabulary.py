@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -62,3 +63,21 @@ def test_naming_agrees_with_its_definition(
 
     mask = Vocabulary(tokens).naming(endings, 32)
     assert set(np.flatnonzero(mask)) == {i for i, token in tokens.items() if may_come(token)}
+
+
+@pytest.mark.parametrize(
+    ("due", "allowed"),
+    [
+        (b"", {b"x", b"(", b"()", b"a[0]", b'")', b"#)", b"(x"}),
+        (b")", {b"x", b"(", b"()", b"a[0]", b'")', b"#)", b"(x", b")", b"x)", b")("}),
+        (b")]", {b"x", b"(", b"()", b"a[0]", b'")', b"#)", b"(x", b")", b"x)", b")(", b")]"}),
+        (b"]", {b"x", b"(", b"()", b"a[0]", b'")', b"#)", b"(x"}),
+    ],
+)
+def test_only_what_is_open_is_closed(due: bytes, allowed: set[bytes]) -> None:
+    """A token is judged whole: what it opens itself, and what is perhaps a string, is free."""
+    tokens = [*allowed, b")", b"x)", b")(", b")]", b"))", b"(]", b"})"]
+    tokens = sorted(set(tokens))
+    vocabulary = Vocabulary(dict(enumerate(tokens)))
+    mask = vocabulary.closing(due, len(tokens))
+    assert {tokens[i] for i in np.flatnonzero(mask)} == allowed
