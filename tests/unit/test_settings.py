@@ -66,7 +66,7 @@ def test_all_settings_are_read() -> None:
         "hints": True,
         "statistics": False,
         "checks": {"syntax": False},
-        "environment": "/env",
+        "environment": "/usr",
         "steering": False,
     }
     expected = Settings(
@@ -78,7 +78,7 @@ def test_all_settings_are_read() -> None:
         hints=True,
         statistics=False,
         checks={"syntax": False},
-        environment="/env",
+        environment="/usr",
         steering=False,
     )
     assert read_settings(values) == (expected, [])
