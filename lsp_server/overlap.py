@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 
 _STRING = r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:\\.|[^"\\\n])*+"|'(?:\\.|[^'\\\n])*+'"""
 _MARK = r"(?P<mark>[()\[\]{}])"
@@ -14,6 +14,8 @@ _OPERAND_END = re.compile(r"[\w)\]}\"']$")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _LONGEST_OVERLAP = 1000
 """Characters after the cursor that a completion can have in common with it."""
+_LONGEST_REST = 1 << 13
+"""Characters after the cursor in which open brackets may be closed."""
 
 
 def cut_overlap(
@@ -25,9 +27,8 @@ def cut_overlap(
     text after it closes. Where its last word would run into the next one, it ends before
     it has that one too, or is nothing.
     """
-    after = after[:_LONGEST_OVERLAP]
-    line = after.partition("\n")[0].rstrip()
     n_left = _n_left_open(open_brackets, after, language_id)
+    line = after[:_LONGEST_OVERLAP].partition("\n")[0].rstrip()
     generated = _cut_closers(generated, open_brackets, n_left, language_id)
     if line:
         # A comment would hide what follows.
@@ -57,8 +58,8 @@ def cut_words(generated: str, after: str) -> str:
 
 def closes_any(open_brackets: str, after: str, language_id: str) -> bool:
     """Tell whether a text closes a bracket that is open before it."""
-    n_left = _n_left_open(open_brackets, after[:_LONGEST_OVERLAP], language_id)
-    return n_left > -len(open_brackets)
+    n_left = _n_left_open(open_brackets, after, language_id)
+    return open_brackets != "" and n_left > -len(open_brackets)
 
 
 def _n_left_open(open_brackets: str, after: str, language_id: str) -> int:
@@ -66,21 +67,16 @@ def _n_left_open(open_brackets: str, after: str, language_id: str) -> int:
 
     The text after it closes the outermost ones that are open before it, and perhaps more.
     """
-    closers = list(_unmatched_closers(after, language_id))
+    closers = [mark for mark, _ in _unmatched_closers(after[:_LONGEST_REST], language_id)]
     n_closed = 0
     for n in range(1, min(len(open_brackets), len(closers)) + 1):
         expected = [_CLOSERS[mark] for mark in reversed(open_brackets[:n])]
-        if [mark for mark, _ in closers[:n]] == expected:
+        if closers[:n] == expected:
             n_closed = n
     if n_closed < len(open_brackets):
         return n_closed - len(open_brackets)
-    line_end = len(after.partition("\n")[0])
-    n_more = 0
-    for mark, start in closers[n_closed:]:
-        if mark == "}" or start > line_end:
-            break
-        n_more += 1
-    return n_more
+    # A brace may be a block's.
+    return len(list(takewhile(lambda mark: mark != "}", closers[n_closed:])))
 
 
 def _cut_closers(generated: str, open_brackets: str, n_left: int, language_id: str) -> str:

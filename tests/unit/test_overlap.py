@@ -56,6 +56,8 @@ def test_cut_repeated_lines(generated: str, after: str, expected: str) -> None:
         ("", "(a)", ")", "(a"),
         ("", "(a)(b)", ")", "(a)(b"),
         ("", "a", ")", "a"),
+        ("(", '(2, "b",  1),', "  1),\n    (2, 2),\n    c)", '(2, "b",  '),
+        ("(", "a, b)", "\n" + "    1,\n" * 999 + ")", "a, b"),
         ("", "]", "]", ""),
         ("", "a = 1", "= 1", "a "),
         ("", "data", " and x:", "data"),
