@@ -17,7 +17,7 @@ import psutil
 
 from tests.editors.installed import EDITORS, ROOT, installed
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 _STOPPING_S = 10.0
 _EXTENSION = "codegen-lsp.codegen-lsp"
 _INSTALLED = EDITORS / "vscode"
@@ -206,12 +206,12 @@ class Window:
     def open(self, folder: Path, file: Path) -> None:
         """Open a folder and a file of it, in place of what is open."""
         self.call("open", self._server.url(folder, file))
-        self.wait(f"seen.hasEditor({_js(file.name)})")
+        self.wait(f"seen.editor({_js(file.name)}) !== null")
 
     def show(self, file: Path) -> None:
         """Show a file and put the cursor at its end."""
         self.open_quickly(file)
-        self.wait(f"seen.hasEditor({_js(file.name)})")
+        self.wait(f"seen.isTypingIn({_js(file.name)})")
         self.press("Control+End")
 
     def open_quickly(self, file: Path) -> None:

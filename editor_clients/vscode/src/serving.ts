@@ -142,6 +142,8 @@ export class Serving implements vscode.Disposable {
     client.start().then(() => {
       if (this.client === client) {
         setServing(true);
+        // It asks too, but does not wait for long, and a busy editor answers late.
+        void tellSettings(client);
       }
     }, ended);
   }
@@ -191,13 +193,8 @@ function middleware(client: () => Client, progress: ShownProgress): Middleware {
   return {
     handleWorkDoneProgress: (token, value) => progress.take(token, value),
     workspace: {
-      configuration: async (params, token, next) => {
-        const sections = await next(params, token);
-        return Array.isArray(sections) ? sections.map(forServer) : sections;
-      },
-      // It asks for them then, and is told as above.
-      didChangeConfiguration: () =>
-        client().sendNotification(DidChangeConfigurationNotification.type, { settings: null }),
+      configuration: (params) => params.items.map(forServer),
+      didChangeConfiguration: () => tellSettings(client()),
     },
     executeCommand: (command, args, next) => {
       // From a menu or the palette they come without what the server has to know.
@@ -212,6 +209,11 @@ function middleware(client: () => Client, progress: ShownProgress): Middleware {
       return next(command, [uri, editor.selection.active.line]);
     },
   };
+}
+
+function tellSettings(client: Client): Promise<void> {
+  const settings = { codegen: forServer() };
+  return client.sendNotification(DidChangeConfigurationNotification.type, { settings });
 }
 
 /** Enables the commands that only a running server has. */

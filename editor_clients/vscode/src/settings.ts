@@ -32,8 +32,9 @@ export function programs(): Programs {
   };
 }
 
-/** Returns what the server is told of the section `codegen`: all but what the extension reads. */
-export function forServer(section: Record<string, unknown>): Record<string, unknown> {
+/** Returns what the server is told: all of the section `codegen` but what the extension reads. */
+export function forServer(): Record<string, unknown> {
+  const section = vscode.workspace.getConfiguration().get<Record<string, unknown>>('codegen', {});
   const { server: _, ...settings } = section;
   return settings;
 }

@@ -26,9 +26,12 @@ globalThis.seen = {
     return item?.ariaLabel ?? '';
   },
 
-  hasEditor(name) {
-    const tab = document.querySelector('.tab.active')?.getAttribute('data-resource-name');
-    return tab === name && document.querySelector('.editor-instance .view-line') !== null;
+  editor(name) {
+    return document.querySelector(`.editor-instance .monaco-editor[data-uri$="/${name}"]`);
+  },
+
+  isTypingIn(name) {
+    return this.editor(name)?.contains(document.activeElement);
   },
 
   isListOpen() {
