@@ -35,7 +35,8 @@ _OWN: dict[str, dict[str, Any]] = {
         "a network; empty: from PyPI.",
     },
 }
-_MODEL = {"scope": "machine-overridable"}
+_RESTRICTED = ("model", "environment")
+"""A folder names them once it is trusted: package.json restricts them too."""
 
 
 def with_settings(manifest: str) -> str:
@@ -45,7 +46,9 @@ def with_settings(manifest: str) -> str:
     for key, schema in settings_schema()["properties"].items():
         meaning = schema.pop("description")
         schema["markdownDescription"] = f"{meaning[0].upper()}{meaning[1:]}."
-        contributed[key] = schema | (_MODEL if key == "model" else {})
+        if key in _RESTRICTED:
+            schema["scope"] = "machine-overridable"
+        contributed[key] = schema
     properties = {f"codegen.{key}": schema for key, schema in contributed.items()}
     content["contributes"]["configuration"]["properties"] = properties
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

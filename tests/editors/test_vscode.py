@@ -265,7 +265,17 @@ def test_how_soon_ghost_text_follows_a_key(vscode: Editor, window: Window) -> No
     """Measured in the page, of keys whose answer the model has to write."""
     vscode.file("soon.py", "class Stack:\n    def __init__(self):")
     window.evaluate("seen.timeGhosts()")
-    for what in "items names numbers lines words files users keys paths dates colours".split():
+    for what in (
+        "items",
+        "names",
+        "numbers",
+        "lines",
+        "words",
+        "files",
+        "users",
+        "keys",
+        "paths",
+    ):
         window.press("Control+End", "Control+Enter")
         window.call("insert", f"# An empty list of {what}.")
         window.press("Escape", "Enter")

@@ -37,7 +37,11 @@ def test_no_folder_names_a_program_nor_an_untrusted_one_a_model() -> None:
     assert {properties[key]["scope"] for key in naming} == {"machine"}
     untrusted = manifest["capabilities"]["untrustedWorkspaces"]
     assert untrusted["supported"] == "limited"
-    assert set(untrusted["restrictedConfigurations"]) == {*naming, "codegen.model"}
+    assert set(untrusted["restrictedConfigurations"]) == {
+        *naming,
+        "codegen.model",
+        "codegen.environment",
+    }
 
 
 def test_every_command_of_a_menu_is_known() -> None:
