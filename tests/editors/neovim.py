@@ -110,6 +110,14 @@ def is_listening(address: str) -> bool:
         return connection.connect_ex(address) == 0
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that has ended may be waited for, or gone."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_for(found: Callable[[], Found | None]) -> Found:
     """Return what ``found`` finds, as soon as it is something.
 
@@ -309,5 +317,4 @@ class Neovim:
     @property
     def servers(self) -> list[psutil.Process]:
         """The servers that Neovim started."""
-        children = self._process.children()
-        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in self._process.children() if is_alive(child)]
