@@ -35,5 +35,8 @@ npm install --silent "node-linux-$(node -p process.arch)@24.19.0" code-server@4.
 (cd node_modules/code-server/lib/vscode && npm install --silent --omit=dev)
 
 wait $chromium || fail "chromium could not be installed"
-node_modules/node-linux-*/bin/node node_modules/code-server/out/node/entry.js --version
-chromium --version
+# It writes a configuration even now, and not into the home of whoever installs it.
+home=$(mktemp -d)
+trap 'rm -rf "$home"' EXIT
+HOME=$home XDG_CONFIG_HOME=$home node_modules/node-linux-*/bin/node node_modules/code-server/out/node/entry.js --version
+chromium --version 2>/dev/null
