@@ -27,7 +27,7 @@ _STUCK_AFTER_S = 20.0
 _NAMES_WITHIN_S, _CHECK_WITHIN_S, _FIRST_WITHIN_S = 1.0, 2.0, 15.0
 """So long one question may work and keep the others waiting; the first loads what all need."""
 _GRACE_S = 1.0
-"""So long a worker may take to end by itself; killed, it may leave half a file behind."""
+"""So long a worker may take to end when told; killed, it may leave half a file behind."""
 
 _URGENT, _USUAL, _LAST = range(3)
 _N_LOADED, _N_LOADED_IN_ALL = 20, 200
@@ -112,6 +112,8 @@ class CheckWorker:
         with self._lock:
             self._is_closed = True
             self._queue.put((_LAST, next(self._numbers), None))
+            if self._process is not None:
+                self._process.terminate()
         if self._thread is not None:
             self._thread.join(_GRACE_S)
             if process := self._process:
@@ -175,8 +177,9 @@ def main() -> None:
     from lsp_server.check import check
     from lsp_server.jedi_script import clear_cache, is_of_cache
     from lsp_server.name_lookup import known_names
-    from lsp_server.time_limit import OutOfTime, at_most
+    from lsp_server.time_limit import OutOfTime, at_most, end_when_told
 
+    end_when_told()
     # What a library prints must not end up among the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

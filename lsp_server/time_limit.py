@@ -5,6 +5,7 @@ of the work: what parso is reading is read to its end. Half a tree would be left
 memory otherwise, and a file that takes longer than the limit would never be known.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,10 +41,33 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+def end_when_told() -> None:
+    """Let the signal that asks to end (SIGTERM) end the process as soon as parso reads nothing.
+
+    What it reads it also stores, and half a file would be left.
+    """
+    if hasattr(signal, "setitimer"):
+        for told in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(told, _leave)
+
+
 def _end(_signal: int, frame: FrameType | None) -> None:
+    if _is_reading(frame):
+        signal.setitimer(signal.ITIMER_PROF, _AGAIN_S)
+        return
+    raise OutOfTime
+
+
+def _leave(_signal: int, frame: FrameType | None) -> None:
+    if _is_reading(frame):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        return
+    os._exit(0)
+
+
+def _is_reading(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename == _READING:
-            signal.setitimer(signal.ITIMER_PROF, _AGAIN_S)
-            return
+            return True
         frame = frame.f_back
-    raise OutOfTime
+    return False

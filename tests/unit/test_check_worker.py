@@ -173,12 +173,13 @@ def test_what_a_file_imports_is_read_once_and_behind_all_else(worker: CheckWorke
     assert [text[:place].split()[-1] for place in places] == ["json", "os.path"]
 
 
-def test_closing_lets_a_worker_end_by_itself(
+def test_closing_ends_a_worker_at_once_and_gently(
     worker: CheckWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it is writing, a stored module perhaps, becomes whole."""
+    """What it is writing, a stored module perhaps, becomes whole; what it works on does not."""
     monkeypatch.setattr(check_worker, "_GRACE_S", _DEADLINE_S)
     worker.submit(_GOOD).result(_DEADLINE_S)
+    worker.submit(_GOOD)
     process = worker._process
     assert process is not None
     worker.close()

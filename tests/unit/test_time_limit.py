@@ -1,6 +1,8 @@
 """What takes too long is ended, and what parso is reading is not."""
 
 import signal
+import subprocess
+import sys
 
 import parso
 import pytest
@@ -47,3 +49,20 @@ def test_a_file_that_is_read_is_read_to_its_end() -> None:
     with pytest.raises(OutOfTime), at_most(0.001):
         read_and_work_on()
     assert read[0].get_last_leaf().start_pos[0] == 2001
+
+
+def test_who_is_told_to_end_reads_to_the_end_first() -> None:
+    """A process that parso reads for stores a whole tree, and works on nothing else."""
+    code = (
+        "import os, signal, parso\n"
+        "from lsp_server.time_limit import end_when_told\n"
+        "end_when_told()\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.001)\n"
+        "tree = parso.parse('x = [1]\\n' * 2000)\n"
+        "print(tree.get_last_leaf().start_pos[0], flush=True)\n"
+        "while True: pass\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (0, "2001\n")
