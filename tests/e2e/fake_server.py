@@ -147,12 +147,18 @@ class LoggingEngine:
 
 
 class LoggingChecker(CheckWorker):
-    """The real one, which logs when it is asked for names."""
+    """The real one, which logs when it is asked for names and starts when it is needed."""
 
     def __init__(self, log: Callable[..., None]) -> None:
         """Take what logs."""
         super().__init__()
         self._log = log
+
+    def warm_up(self) -> None:
+        """Leave the processor to what is tested."""
+
+    def load_imports(self, request: NamesRequest) -> None:
+        """Leave the processor to what is tested."""
 
     def known_names(self, request: NamesRequest) -> "Future[KnownNames | None]":
         """Log, and answer as ever."""
