@@ -1,11 +1,11 @@
 """Prints what the tests measured in the editors."""
 
-from pytest import TerminalReporter
+import pytest
 
 from tests.editors import figures
 
 
-def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures, if there are any."""
     if lines := figures.lines():
         terminalreporter.section("measured in the editors")
