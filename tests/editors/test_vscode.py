@@ -210,9 +210,11 @@ def test_a_turn_is_a_code_action(vscode: Editor, window: Window) -> None:
     """The light bulb offers it where the comment is."""
     vscode.file("bulb.py", f"{STACK}\n\n")
     window.press("Control+Home", "ArrowDown", "ArrowDown")
-    # Whoever asks before it comes is forgotten when it does.
-    window.wait("document.querySelector('.lightBulbWidget')?.getClientRects().length > 0")
+    # The list of whoever asks before it is there closes when it comes.
+    window.wait("seen.hasBulbAtCursor()")
     window.press("Control+.")
+    window.wait("seen.texts('.action-widget .monaco-list-row').length > 0")
+    window.screenshot("light-bulb")
     window.click(".action-widget .monaco-list-row", "Write this turn")
     wait_for(lambda: "=" in window.text, "program")
 
@@ -265,17 +267,7 @@ def test_how_soon_ghost_text_follows_a_key(vscode: Editor, window: Window) -> No
     """Measured in the page, of keys whose answer the model has to write."""
     vscode.file("soon.py", "class Stack:\n    def __init__(self):")
     window.evaluate("seen.timeGhosts()")
-    for what in (
-        "items",
-        "names",
-        "numbers",
-        "lines",
-        "words",
-        "files",
-        "users",
-        "keys",
-        "paths",
-    ):
+    for what in ("names", "numbers", "lines", "words", "files", "users", "keys", "paths"):
         window.press("Control+End", "Control+Enter")
         window.call("insert", f"# An empty list of {what}.")
         window.press("Escape", "Enter")
@@ -414,7 +406,6 @@ def test_the_server_is_installed_with_one_click(
 def test_a_model_that_was_fetched(vscode: Editor, window: Window) -> None:
     """SmolLM2-135M writes a whole function below a comment."""
     model = fetched("smollm2-135m")
-    vscode.server.set_user(kvCache="float")
     vscode.server.set_machine(server_path=vscode.real, model=str(model))
     window.wait_for_status("ready", "smollm2")
     text = 'import json\n\n\ndef read_names(path):\n    """Return the names in a JSON file."""'

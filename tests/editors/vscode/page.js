@@ -44,6 +44,13 @@ globalThis.seen = {
     return entry?.includes(text);
   },
 
+  hasBulbAtCursor() {
+    const [bulb, cursor] = ['.lightBulbWidget', '.editor-instance .cursor'].map((selector) =>
+      document.querySelector(selector)?.getClientRects()[0],
+    );
+    return bulb !== undefined && Math.abs(bulb.top - cursor.top) < cursor.height / 2;
+  },
+
   // The context menu and those of its submenus that are open.
   menus() {
     const root = document.querySelector('.shadow-root-host')?.shadowRoot ?? document;
