@@ -256,9 +256,8 @@ def test_a_checkpoint_folder_is_exported_to_the_cache_once(
 def test_the_diff_is_one_that_tools_read(exported: Path, tmp_path: Path) -> None:
     """A line without an end is marked, and only line ends of LSP part lines."""
     path = tmp_path / "last.py"
-    path.write_bytes(
-        b"x = 'a\x0cb'\nclass A:\n    def __init__(self, path):\n        # Store the path."
-    )
+    code = b"class A:\n    def __init__(self, path):\n        # Store the path."
+    path.write_bytes(b"x = 'a\x0cb'\n" + code)
     lines = _run("synthesize", path, "--model", exported).stdout.split("\n")
     last = "        # Store the path."
     mark = "\\ No newline at end of file"
