@@ -8,6 +8,7 @@ places are reported apart; the exact line is to hold over both.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from lsp_server.known_names import NameKind
 from model_eval.scores import best_of, bootstrap_interval, ratio_interval
 from model_eval.steering import (
     ARMS,
@@ -114,10 +115,10 @@ def _results(
 def _goals(
     chosen: Mapping[str, Sequence[Case]], scores: Scores, temperature: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield what each steered arm is to reach."""
+    """Yield what each arm that steers names is to reach."""
     judged = _comparable(chosen["reads"], scores, temperature, NAME_EXISTS, 1)
     lines = _comparable(chosen["all"], scores, temperature, SAME_LINE, 1)
-    for arm in STEERED:
+    for arm in (arm for arm in STEERED if NameKind.ATTRIBUTE in ARMS[arm]):
         rejected = [
             (1 - _mean(own), 1 - _mean(plain))
             for (_, own), (_, plain) in zip(judged[arm], judged[PLAIN], strict=True)

@@ -863,7 +863,7 @@ def test_prompt_perplexity_ends_when_it_is_told_to() -> None:
         "# Do it.\nx = " + "1 + " * (1 << 18) + "$0",
         "x = f(" + "(" * (1 << 20) + "$0",
         "😀" * (1 << 20) + " = $0\n",
-        " " * (1 << 20) + "$0x",
+        " " * (1 << 20) + "$0 + x",
     ],
     ids=["5 MB", "string", "long line", "brackets", "emoji", "spaces"],
 )
