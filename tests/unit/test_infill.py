@@ -309,7 +309,7 @@ def test_a_half_typed_word_is_left_to_the_model() -> None:
         ("x = 1\n$0\ny = 2\n", "if x:\n    a\nz = 1\ny = 2", "if x:\n    a"),
         ("if x:\n    $0\n    b\n", "    while x:\n        a\n    b", "while x:\n        a"),
         ("if x:\n    $0\n    b\n", "    b", ""),
-        ("if x:$0\n    b\n", ":\n    a\n    b", "\n    a"),
+        ("if x:$0\n    b\n", ":\n    a\n    b", ""),
         ("x = 1\n$0\ny = 2\n", "", ""),
         ("x = 1\n$0\ny = 2\n", "x = 3\n```\nThis", "x = 3"),
     ],
