@@ -12,12 +12,13 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lsp_server.completion import Model
+from lsp_server.indentation import is_tabbed, with_tabs
 from lsp_server.plan import unix
 from lsp_server.synthesis import open_turn
 from lsp_server.truncation import cut_turn, truncate
@@ -282,12 +283,14 @@ def _editor_turns(
         limit = case.problem.max_new_tokens
         token_ids = _newest(model, before, limit, ways)
         seed = seed_of(*seeds, index)
+        # A file of tabs gets tabs.
+        fitted = with_tabs if is_tabbed(written_file(case.prompts, programs)) else str
 
-        def cut(written: str) -> str | None:
-            return cut_turn(written, "")
+        def cut(written: str, fitted: Callable[[str], str] = fitted) -> str | None:
+            return cut_turn(fitted(written), "")
 
         written = _written(model, token_ids, sampling, limit, seed, cut, ways)
-        programs.append(written.text.rstrip())
+        programs.append(fitted(written.text).rstrip())
         yield Text(programs[-1], written.end, written.n_tokens)
 
 

@@ -547,7 +547,7 @@ def test_the_command_line_measures_and_prints(
     arguments += ["--record", str(record)]
     assert main(arguments) == 0
     shown = capsys.readouterr()
-    assert "hours are left to write" in shown.err
+    assert "hours are left" in shown.err
     assert "no evidence" in shown.out
     assert main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
