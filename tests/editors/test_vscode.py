@@ -24,7 +24,14 @@ INDENT = 8 * " "
 STACK = f"class Stack:\n    def __init__(self):\n{INDENT}# An empty list of items."
 READ = "import json\n\n\ndef read(path):\n    # Open the file and parse it."
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        "TEST_VSCODE" not in os.environ,
+        reason="not yet the same in every run; `make test-vscode` runs it",
+    ),
+]
 
 
 class Editor:
