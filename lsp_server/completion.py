@@ -623,19 +623,26 @@ def _fitted(plan: Plan, generated: str) -> str:
             text = text.lstrip(" \t")
     if plan.rule is Rule.TURN:
         text = _whole(plan, text + "\n").rstrip()
-    is_first = not plan.line_before.strip()
-    typed = plan.line_before if is_first else ""
-    text = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)[len(typed) :]
+    text = _without_repeated(plan, text)
     if plan.is_python and not plan.line_after.strip():
         before = plan.before + (plan.line_before if plan.rule is Rule.TURN else "")
         after = plan.text_after[:_INDENTATION_CHARACTERS]
         top = plan.statement_start
         text = cut_misplaced(before, text, after, tabbed=plan.is_tabbed, top=top)
+        # Its end may now be what stands below.
+        text = _without_repeated(plan, text)
     if not plan.text_after[:1].strip():
         text = text.rstrip()
     if plan.rule is not Rule.LINE and not _has_code(text, plan.language_id):
         return ""
     return text if text.strip() else ""
+
+
+def _without_repeated(plan: Plan, text: str) -> str:
+    is_first = not plan.line_before.strip()
+    typed = plan.line_before if is_first else ""
+    kept = cut_repeated_lines(typed + text, plan.text_after, starts_line=is_first)
+    return kept[len(typed) :]
 
 
 def _first_line(text: str) -> str:

@@ -84,10 +84,10 @@ async def test_a_request_that_waits_for_its_check_is_superseded_too(log: Path) -
     options = {"checkDeadlineMs": 10_000}
     async with connected([*FAKE_SERVER, str(log)], options=options) as client:
         await client.status("ready")
-        server = psutil.Process(client.process.pid)
-        worker = await client.until(lambda: next(iter(server.children()), None))
+        client.open("y = ", uri=_QUICK)
+        assert await client.items(0, 4, uri=_QUICK)
+        (worker,) = psutil.Process(client.process.pid).children()
         worker.suspend()
-        client.open("", uri=_QUICK)
         client.open("x = ")
         older = client.request(0, 4)
         # The model's one thread has left the older request when it answers this one.

@@ -590,7 +590,7 @@ def test_several_candidates_read_the_prompt_once(
     n_new = runs.n_tokens - completion.prompt_tokens
     assert n_new <= 17 * 3 * 24 < 17 * completion.prompt_tokens
     with monkeypatch.context() as patch:
-        patch.setattr("lsp_server.drafting._FIRST_LENGTH", 0)
+        patch.setattr("lsp_server.drafting._LONGEST", 0)
         before = runs.n_tokens
         again = complete(model, snapshot, max_new_tokens=24, n_candidates=3)
     # Each generation runs the prompt's last token and all of its own but the last.

@@ -27,11 +27,7 @@ PROMPTS = [
     "import os\n\ndef files(folder):\n    ",
     "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(",
     "def fibonacci(n):\n",
-    "import json\n\nwith open('a.json') as file:\n",
     "numbers = [3, 1, 2]\n\n# Sort the list.\n",
-    "for i in range(10):\n    if i % 2",
-    "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n",
-    "def test_addition():\n    assert",
     "The quick brown fox",
 ]
 
@@ -65,7 +61,7 @@ def reference(gguf_path: Path) -> Any:
 
 
 def test_greedy_text_is_the_references(exported: Path, reference: Any) -> None:
-    """Two hundred tokens after each of ten prompts are transformers', but for near ties."""
+    """Two hundred tokens after each of six prompts are transformers', but for near ties."""
     engine = Engine.open(exported)
     tokenizer = Tokenizer.from_file(exported / "tokenizer.json")
     n_clear = n_all = 0
@@ -82,7 +78,7 @@ def test_greedy_text_is_the_references(exported: Path, reference: Any) -> None:
             rows.argmax(-1).numpy()[is_clear].tolist() == np.array(generated)[is_clear].tolist()
         )
         n_clear, n_all = n_clear + int(is_clear.sum()), n_all + len(generated)
-    assert n_all > 5 * N_GREEDY  # The others ended early.
+    assert n_all > 3 * N_GREEDY  # The others ended early.
     assert n_clear > 0.99 * n_all
 
 
@@ -91,8 +87,8 @@ def test_int8_costs_little(gguf_path: Path, exported: Path) -> None:
     int8 = gguf_path.parent / "int8"
     export(gguf_path, int8, precision="int8")
     tokenizer = Tokenizer.from_file(exported / "tokenizer.json")
-    text = inspect.getsource(textwrap) + inspect.getsource(inspect)[:8000]
-    token_ids = tokenizer.encode(text).token_ids[:4096]
+    text = inspect.getsource(textwrap)
+    token_ids = tokenizer.encode(text).token_ids[:2048]
     bits = {}
     for folder in (exported, int8):
         engine = Engine.open(folder)

@@ -325,6 +325,7 @@ lines = st.lists(st.sampled_from(LINES), max_size=6).map("\n".join)
 
 
 @given(before=lines, after=lines, script=lines, repeats=st.booleans())
+@example(before="f(", after="    x = 1", script="    x = 1\n)", repeats=False)
 def test_an_answer_never_ends_with_what_follows(
     before: str, after: str, script: str, repeats: bool
 ) -> None:
