@@ -456,8 +456,10 @@ def _generate(
     not_first = plan.not_first if filters else b""
     required = indent.encode() if is_turn else prompt.required
     n_typed = _n_typed(plan, prompt)
-    # Any spelling of a half-typed word may become a word; indentation has only its own.
-    forced = tokenizer.encode(indent).token_ids if is_turn else []
+    prompt_ids, lead, forced = prompt.token_ids, b"", list[int]()
+    if is_turn:
+        # Any spelling of a half-typed word may become a word; indentation has only its own.
+        prompt_ids, lead, forced = _indented(tokenizer, prompt_ids, indent)
     loop = Loop(tokenizer)
     kept: list[int] = []
     barred: int | None = None
@@ -468,7 +470,7 @@ def _generate(
             return None if generated else ~only
         if len(generated) < len(forced):
             return tokenizer.vocabulary.only(forced[len(generated)], engine.vocab_size)
-        written = tokenizer.decode_bytes(generated)
+        written = lead + tokenizer.decode_bytes(generated)
         if len(written) > len(required):
             return None
         if len(written) == len(required) and not not_first:
@@ -480,7 +482,7 @@ def _generate(
         mask = fitting(generated)
         if steering is None:
             return mask
-        data = tokenizer.decode_bytes([*kept, *generated])
+        data = lead + tokenizer.decode_bytes([*kept, *generated])
         named = steering.allowed(unix(data.decode("utf-8", "ignore")))
         if mask is None or named is None:
             return named if mask is None else mask
@@ -489,7 +491,7 @@ def _generate(
 
     def tokens() -> Iterator[tuple[int, float]]:
         return engine.generate(
-            [*prompt.token_ids, *kept],
+            [*prompt_ids, *kept],
             max_new_tokens=n_left,
             temperature=_SAMPLED_TEMPERATURE if index else 0.0,
             top_p=_SAMPLED_TOP_P,
@@ -509,7 +511,7 @@ def _generate(
         token_id, log_probability = step
         n_left -= 1
         draft.token_ids.append(token_id)
-        data = tokenizer.decode_bytes(draft.token_ids)
+        data = lead + tokenizer.decode_bytes(draft.token_ids)
         written = _styled(plan, data, n_typed)
         if is_turn and not filters:
             n_typed = len(plan.line_before) if written.startswith(plan.line_before) else 0
@@ -521,13 +523,13 @@ def _generate(
             draft.free_log_probabilities.append(log_probability)
             end = _cut(plan, written, n_typed) if left is None else ""
             if left is not None and plan.rule is not Rule.LINE:
-                end = _whole(plan, _styled(plan, left.encode(), n_typed)[n_typed:])
+                end = _whole(plan, _styled(plan, lead + left.encode(), n_typed)[n_typed:])
             once = draft.token_ids[: loop.n_once]
             if (
                 left is not None
                 and (loop.is_in_line or not end)
                 and min(n_left, _MOST_DETOURS - n_detours) > 0
-                and len(tokenizer.decode_bytes(once)) > len(required)
+                and len(lead + tokenizer.decode_bytes(once)) > len(required)
             ):
                 # From the end of its first round on, the text goes on in another way.
                 n_detours += 1
@@ -535,7 +537,7 @@ def _generate(
                 n_dropped = len(draft.token_ids) - len(kept)
                 draft.token_ids[len(kept) :] = []
                 draft.free_log_probabilities[-n_dropped:] = []
-                written = _styled(plan, tokenizer.decode_bytes(kept), n_typed)
+                written = _styled(plan, lead + tokenizer.decode_bytes(kept), n_typed)
                 draft.written = written[n_typed:]
                 loop = Loop(tokenizer)
                 for known in kept:
@@ -555,6 +557,24 @@ def _generate(
         draft.text = written[n_typed:]
     elif plan.rule is not Rule.LINE:
         draft.text = _whole(plan, ended[n_typed:])
+
+
+def _indented(
+    tokenizer: CodeTokenizer, token_ids: list[int], indent: str
+) -> tuple[list[int], bytes, list[int]]:
+    """Return a prompt, the indentation that it ends with then, and the next tokens.
+
+    Some tokenizers have the newline and most of the indentation in one token, and the last
+    space in that of the word after it; what is spelled otherwise no model has seen.
+    """
+    spelled: list[int] = []
+    for token_id in tokenizer.encode(f"\n{indent}x").token_ids:
+        if len(tokenizer.decode_bytes([*spelled, token_id])) > 1 + len(indent):
+            break
+        spelled.append(token_id)
+    if not indent or not spelled or token_ids[-1:] != tokenizer.encode("\n").token_ids:
+        return token_ids, b"", tokenizer.encode(indent).token_ids
+    return [*token_ids[:-1], spelled[0]], tokenizer.decode_bytes(spelled[:1])[1:], spelled[1:]
 
 
 def _styled(plan: Plan, data: bytes, n_typed: int) -> str:

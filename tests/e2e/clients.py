@@ -13,7 +13,7 @@ from pytest_lsp import LanguageClient, client_capabilities, make_test_lsp_client
 
 SERVER = (sys.executable, "-m", "lsp_server", "serve")
 FAKE_SERVER = (sys.executable, str(Path(__file__).with_name("fake_server.py")))
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 Found = TypeVar("Found")
 URI = "file:///project/example.py"
 

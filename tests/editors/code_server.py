@@ -262,13 +262,26 @@ class Window:
         """Return the ghost text on the screen."""
         return str(self.evaluate("seen.ghost()"))
 
-    def wait_for_ghost(self, text: str = "", but_not: str = "") -> str:
-        """Return the ghost text as soon as there is one that holds a text, and is not one."""
-        self.wait(
-            f"seen.ghost() !== '' && seen.ghost() !== {_js(but_not)}"
-            f" && seen.ghost().includes({_js(text)})"
-        )
-        return self.ghost
+    def wait_for_ghost(self, text: str = "") -> str:
+        """Return the ghost text as soon as there is one that holds a text, and stays."""
+        return self._wait_for_ghost(lambda ghost: text in ghost)
+
+    def wait_for_rest(self, of: str) -> str:
+        """Return the ghost text as soon as it is the end of one."""
+        return self._wait_for_ghost(lambda ghost: ghost != of and of.endswith(ghost))
+
+    def _wait_for_ghost(self, is_it: Callable[[str], bool]) -> str:
+        def settled() -> str | None:
+            ghost = str(self.evaluate("seen.settledGhost()"))
+            return ghost if ghost and is_it(ghost) else None
+
+        return wait_for(settled, "such ghost text")
+
+    def press_and_look(self, key: str) -> str:
+        """Press a key, as a person does again who sees no change; return what is there then."""
+        self.press(key)
+        a_second = "new Promise((done) => setTimeout(done, 1000))"
+        return str(self.evaluate(f"{a_second}.then(() => seen.settledGhost())"))
 
     def wait_for_no_ghost(self) -> None:
         """Wait until there is none."""

@@ -24,14 +24,7 @@ INDENT = 8 * " "
 STACK = f"class Stack:\n    def __init__(self):\n{INDENT}# An empty list of items."
 READ = "import json\n\n\ndef read(path):\n    # Open the file and parse it."
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        "TEST_VSCODE" not in os.environ,
-        reason="not yet the same in every run; `make test-vscode` runs it",
-    ),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 class Editor:
@@ -146,12 +139,10 @@ def test_a_word_and_a_line_are_taken(vscode: Editor, window: Window) -> None:
     window.type("\n")
     whole = window.wait_for_ghost("\n")
     window.press("Control+ArrowRight")
-    after_word = window.wait_for_ghost(but_not=whole)
-    assert whole.endswith(after_word)
+    after_word = window.wait_for_rest(whole)
+    assert "\n" in after_word
     window.press("Control+Alt+L")
-    after_line = window.wait_for_ghost(but_not=after_word)
-    assert whole.endswith(after_line)
-    assert after_word.startswith(after_word.split("\n")[0])
+    window.wait_for_rest(after_word)
     text = window.save(file, whole.split("\n")[0])
     assert f"{READ}\n    {whole}".startswith(text.rstrip())
 
@@ -164,7 +155,7 @@ def test_typing_along_keeps_a_suggestion(vscode: Editor, window: Window) -> None
     window.evaluate("seen.recordGhosts()")
     for n in range(1, 5):
         window.type(ghost[n - 1])
-        assert window.wait_for_ghost(but_not=ghost[n - 1 :]) == ghost[n:]
+        assert window.wait_for_rest(ghost[n - 1 :]) == ghost[n:]
     assert set(window.evaluate("seen.ghosts")) <= {"", *(ghost[n:] for n in range(5))}
     window.press("Tab")
     assert window.save(file, ghost) == f"{STACK}\n{INDENT}{ghost}"
@@ -186,10 +177,19 @@ def test_candidates_cycle(vscode: Editor, window: Window) -> None:
     vscode.file("cycle.py", READ)
     window.type("\n")
     first = window.wait_for_ghost()
-    window.press("Alt+]")
-    second = window.wait_for_ghost(but_not=first)
-    window.press("Alt+[")
-    assert window.wait_for_ghost(but_not=second) == first
+    found = {first}
+
+    def is_other() -> bool:
+        ghost = window.press_and_look("Alt+]")
+        found.add(ghost)
+        return ghost != first
+
+    def is_first() -> bool:
+        return window.press_and_look("Alt+[") == first
+
+    wait_for(is_other, "other candidate")
+    wait_for(is_first, "first candidate again")
+    assert "" not in found
 
 
 def test_all_turns_are_written(vscode: Editor, window: Window) -> None:
@@ -216,7 +216,8 @@ def test_a_turn_is_written_from_the_context_menu(vscode: Editor, window: Window)
 def test_a_turn_is_a_code_action(vscode: Editor, window: Window) -> None:
     """The light bulb offers it where the comment is."""
     vscode.file("bulb.py", f"{STACK}\n\n")
-    window.press("Control+Home", "ArrowDown", "ArrowDown")
+    # Before a line's first letter VS Code shows none.
+    window.press("Control+Home", "ArrowDown", "ArrowDown", "End")
     # The list of whoever asks before it is there closes when it comes.
     window.wait("seen.hasBulbAtCursor()")
     window.press("Control+.")
@@ -251,23 +252,23 @@ def test_a_notebook_is_one_text(vscode: Editor, window: Window) -> None:
 
 def test_off_and_on(vscode: Editor, window: Window) -> None:
     """A language that is off gets nothing, even if it is asked for, until it is on again."""
+    toggle = "CodeGen: Turn Completion of This Language On or Off"
     vscode.file("off.py", STACK)
-    window.run("CodeGen: Turn Completion of This Language On or Off")
+    window.run(toggle)
     window.wait_for_status("off for python")
     window.type("\n")
-    window.press("Control+Alt+T")
 
     def why() -> list[str]:
+        # Right after a setting has changed VS Code does not ask.
+        window.press("Control+Alt+T")
         window.run("CodeGen: Why No Suggestion?")
         return [message for message in window.messages if "turns python off" in message]
 
-    # It may say why there was nothing before.
     wait_for(why, "word of the setting")
     assert window.ghost == ""
-    window.run("CodeGen: Turn Completion of This Language On or Off")
+    window.run(toggle)
     window.wait_for_status("ready", but_not="off")
-    window.press("Control+Alt+T")
-    window.wait_for_ghost()
+    wait_for(lambda: window.press_and_look("Control+Alt+T"), "ghost text")
 
 
 def test_how_soon_ghost_text_follows_a_key(vscode: Editor, window: Window) -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lsp_server.completion import Model, complete
 from lsp_server.engine import Engine
+from lsp_server.plan import Snapshot
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
 from model_export.catalogue import WheelFile, find_model
@@ -96,3 +98,13 @@ def test_int8_costs_little(gguf_path: Path, exported: Path) -> None:
         bits[folder] = -sum(engine.log_probabilities(part, 1).sum() for part in parts)
 
     assert bits[int8] < 1.01 * bits[exported]
+
+
+def test_a_function_gets_its_body(exported: Path) -> None:
+    """Newline and indentation are one token here, and what is in it is written nonetheless."""
+    tokenizer = Tokenizer.from_file(exported / "tokenizer.json")
+    model = Model("smollm2-135m", Engine.open(exported), tokenizer)
+    text = 'import json\n\n\ndef read_names(path):\n    """Return the names in a JSON file."""'
+    text += "\n"
+    completion = complete(model, Snapshot(text, len(text)), max_new_tokens=64)
+    assert "json.load" in completion.candidates[0].insert_text

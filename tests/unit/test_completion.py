@@ -736,6 +736,33 @@ def test_indentation_is_written_in_its_own_tokens() -> None:
     assert completion.generated_tokens == 1 + len("x = 1\n#")
 
 
+class LineEndTokenizer(ByteTokenizer):
+    """Has one token, number 1, for a newline and three spaces, as GPT-2's pre-tokens do."""
+
+    def __init__(self) -> None:
+        self.vocabulary = Vocabulary({i: self.decode_bytes([i]) for i in range(256)})
+
+    def encode(self, text: str) -> Encoded:
+        """Return the token wherever it fits."""
+        return super().encode(text.replace("\n   ", "\1"))
+
+    def decode_bytes(self, token_ids: list[int]) -> bytes:
+        """Return the bytes of the tokens."""
+        return super().decode_bytes(token_ids).replace(b"\1", b"\n   ")
+
+
+@pytest.mark.parametrize("marked", ["if x:\n    # Do it.\n$0", "if x:\n    # Do it.\n    $0"])
+def test_a_newline_and_indentation_in_one_token_stay_together(marked: str) -> None:
+    """A model that never met a newline and four spaces apart writes as it was trained."""
+    engine = ScriptedEngine(" x = 1\n#")
+    model = Model("fake", engine, LineEndTokenizer())
+    completion = complete(model, snapshot_of(marked), max_new_tokens=99)
+    (candidate,) = completion.candidates
+    assert candidate.insert_text == ("    x = 1" if marked.endswith("\n$0") else "x = 1")
+    assert engine.calls[0].token_ids[-2:] == (ord("."), 1)
+    assert completion.generated_tokens == len(" x = 1\n#")
+
+
 @pytest.mark.parametrize("context_length", [64, 128, 2048])
 @pytest.mark.parametrize("max_new_tokens", [1, 50, 256, 10**6])
 def test_prompt_and_answer_fit_the_context(context_length: int, max_new_tokens: int) -> None:

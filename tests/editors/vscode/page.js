@@ -11,6 +11,16 @@ globalThis.seen = {
     return text.replaceAll('\u00a0', ' ');
   },
 
+  // The ghost text that stays: its lines are drawn one after another.
+  async settledGhost() {
+    let ghost;
+    do {
+      ghost = this.ghost();
+      await new Promise((done) => setTimeout(done, 100));
+    } while (ghost !== this.ghost());
+    return ghost;
+  },
+
   // The lines of the file that are in the window, without ghost text of lines of its own.
   text() {
     const lines = document.querySelector('.editor-instance .view-lines').innerText;
