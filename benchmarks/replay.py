@@ -54,7 +54,7 @@ _ABOVE_SHARE = 0.1
 """Of the edits, those in the file's first line."""
 _DEADLINE_S = 60.0
 _LEAST_SHARE = 0.9
-_MAX_NEW_TOKENS = 128
+_MAX_NEW_TOKENS = 64
 """Without the filters a small model often writes as much as it may."""
 _PATIENT = {
     "latencyBudgetMs": 60_000,

@@ -17,7 +17,7 @@ import psutil
 
 from tests.editors.installed import EDITORS, ROOT, installed
 
-DEADLINE_S = 120.0
+DEADLINE_S = 60.0
 _STOPPING_S = 10.0
 _EXTENSION = "codegen-lsp.codegen-lsp"
 _INSTALLED = EDITORS / "vscode"
