@@ -1,12 +1,11 @@
 """What runs in the sandbox's process: binds itself, runs one program, reports.
 
 It is started by ``sandbox`` as a file of its own, imports nothing but the standard library,
-and takes its job, one JSON object, from standard input:
+and takes its job, one line of JSON, from standard input:
 
 - ``program``: Python source; ``nonce``: begins the report, one line of JSON;
 - ``time_s``: of the processor, with four times as much by the clock; ``memory_bytes``;
 - ``readable``: folders and files that may be opened; ``paths``: where packages are;
-- ``parent``: the process that the program must not outlive, null where that is seen to;
 - ``keeps_print``: give the program a ``print`` whose last first argument is reported, and
   print the value of a last statement that does not.
 
@@ -14,6 +13,8 @@ The report says how the program ended (``error``: null where it ran to its end),
 printed last (``printed``: an encoded value or null) and whether the kernel filters
 (``is_filtered``). Everything that a program prints goes nowhere. What binds it:
 
+- on Linux standard input: whoever gave the job holds its other end, and with that the
+  process ends;
 - limits of time, memory, open files; no file may grow;
 - on Linux on x86-64 a filter of system calls: no process or thread is started, no program
   executed, no socket opened, nothing is written, renamed or removed anywhere, and no other
@@ -24,10 +25,12 @@ printed last (``printed``: an encoded value or null) and whether the kernel filt
 
 import ast
 import ctypes
+import fcntl
 import json
 import os
 import platform
 import resource
+import select
 import signal
 import struct
 import sys
@@ -63,7 +66,8 @@ _NEVER = (
 _CLONE3, _OPENAT2 = 435, 437
 """What the C library does without where the kernel does not know them."""
 _OPEN, _OPENAT, _KILL, _TGKILL, _PRLIMIT, _FCNTL = 2, 257, 62, 234, 302, 72
-_SET_OWNER = (8, 10, 15)
+_F_SETSIG = 10
+_SET_OWNER = (8, _F_SETSIG, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: ways to have the kernel signal others."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050001, 0x00050026
@@ -86,15 +90,13 @@ class OutOfTimeError(Exception):
 
 def main() -> NoReturn:
     """Do the one job; the process ends here."""
-    job = json.load(sys.stdin)
-    reports = os.dup(1)
+    job = json.loads(sys.stdin.readline())
+    lifeline, reports = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     sys.path += job["paths"]
-    is_filtered = _bind(job)
-    if job["parent"] not in (None, os.getppid()):
-        os._exit(1)
+    is_filtered = _bind(job, lifeline)
     error, printed = _run(job["program"], job["time_s"], keeps_print=job["keeps_print"])
     report = {"error": error, "printed": printed, "is_filtered": is_filtered}
     try:
@@ -107,7 +109,7 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _bind(job: dict[str, Any]) -> bool:
+def _bind(job: dict[str, Any], lifeline: int) -> bool:
     """Set all limits; tells whether the kernel filters system calls."""
     time_s = int(job["time_s"])
     for kind, most in (
@@ -119,12 +121,26 @@ def _bind(job: dict[str, Any]) -> bool:
     ):
         resource.setrlimit(kind, (most, most))
     is_linux = sys.platform == "linux"
-    is_filtered = is_linux and platform.machine() == "x86_64" and _filter()
     if is_linux:
-        # PR_SET_PDEATHSIG: whoever is killed takes its programs along.
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+        _end_with(lifeline)
+    is_filtered = is_linux and platform.machine() == "x86_64" and _filter()
     sys.addaudithook(_refusal(job["readable"]))
     return is_filtered
+
+
+def _end_with(lifeline: int) -> None:
+    """Have the kernel kill the process when the other end of a pipe closes.
+
+    A signal at the parent's death (PR_SET_PDEATHSIG, and what bubblewrap makes of it)
+    misses a parent that dies while processes still start.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    end = select.poll()
+    end.register(lifeline, 0)
+    if end.poll(0):
+        os._exit(1)
 
 
 def _filter() -> bool:

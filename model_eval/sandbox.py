@@ -122,8 +122,6 @@ class Sandbox:
             "readable": self._readable,
             "paths": self._paths,
             "keeps_print": keeps_print,
-            # bubblewrap sees to it itself.
-            "parent": None if self._bubblewrap else os.getpid(),
         }
         # -S: what .pth files would run is nobody's program.
         command = [self._python, "-I", "-S", "-B", "-X", "utf8", str(_GUEST)]
@@ -138,6 +136,7 @@ class Sandbox:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
+                    bufsize=0,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -155,12 +154,14 @@ class Sandbox:
         # They are pipes.
         assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
-        with suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(job)
-            process.stdin.flush()
         data = b""
         deadline = time.monotonic() + 4 * self._limits.time_s + _STARTING_S
-        with process.stdout, selectors.DefaultSelector() as selector:
+        # It stays open: where this process dies, the program's process ends with it.
+        with process.stdin, process.stdout, selectors.DefaultSelector() as selector:
+            left = job + b"\n"
+            with suppress(BrokenPipeError):
+                while left:
+                    left = left[os.write(process.stdin.fileno(), left) :]
             selector.register(process.stdout, selectors.EVENT_READ)
             while len(data) <= _REPORT_BYTES:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
