@@ -72,6 +72,6 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --editable '.[dev]'
-	@touch $@
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --no-compile --editable '.[dev]'
+	@touch $(VENV)/.installed $@

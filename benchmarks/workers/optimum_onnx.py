@@ -55,14 +55,14 @@ class _Optimum(CachedWorker):
             tuple(part[:, :, :n_tokens].contiguous() for part in layer) for layer in self._past
         )
 
-    @torch.inference_mode()
     def step(self, n_cached: int, token_ids: list[int]) -> int:
-        output = self._model(
-            input_ids=torch.tensor([token_ids]),
-            attention_mask=torch.ones((1, n_cached + len(token_ids)), dtype=torch.int64),
-            past_key_values=self._past,
-            use_cache=True,
-        )
+        with torch.inference_mode():
+            output = self._model(
+                input_ids=torch.tensor([token_ids]),
+                attention_mask=torch.ones((1, n_cached + len(token_ids)), dtype=torch.int64),
+                past_key_values=self._past,
+                use_cache=True,
+            )
         self._past = output.past_key_values
         return int(output.logits[0, -1].argmax())
 

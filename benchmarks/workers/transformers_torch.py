@@ -45,12 +45,12 @@ class _Transformers(CachedWorker):
     def rewind(self, n_tokens: int) -> None:
         self._cache.crop(n_tokens)
 
-    @torch.inference_mode()
     def step(self, n_cached: int, token_ids: list[int]) -> int:
-        hidden = self._model.base_model(
-            input_ids=torch.tensor([token_ids]), past_key_values=self._cache, use_cache=True
-        ).last_hidden_state
-        return int(self._model.get_output_embeddings()(hidden[0, -1]).argmax())
+        with torch.inference_mode():
+            hidden = self._model.base_model(
+                input_ids=torch.tensor([token_ids]), past_key_values=self._cache, use_cache=True
+            ).last_hidden_state
+            return int(self._model.get_output_embeddings()(hidden[0, -1]).argmax())
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_the_head_stands_while_one_types(n_tokens: int) -> None:
     typed = "".join(f"result = compute_{n}(result)\n" for n in range(0, 80, 2))
     text = old + "# Compute it from compute_3.\n"
     beginnings = []
-    for end in range(0, len(typed), 4):
+    for end in range(0, len(typed), 12):
         now = text + typed[:end]
         beginnings.append(
             beginning(ByteTokenizer(), now, read_turns(now), n_tokens, condense=True)

@@ -47,7 +47,7 @@ def numpy_of(tensor: torch.Tensor) -> Array:
     """Return a tensor as numpy has it, bfloat16 too."""
     tensor = tensor.detach().contiguous()
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
     return np.asarray(tensor.numpy())
 
 
