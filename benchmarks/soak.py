@@ -183,29 +183,37 @@ class Typist:
     def _endless_keys(self, scripts: dict[str, Script]) -> Iterator[tuple[str, types.Position]]:
         """Type a script after the other, each in a document that is opened and closed."""
         lsp = self._client.lsp
+        # An editor knows where its cursor is; to find that in 20,000 lines for each key
+        # would take the processor from the server.
+        keys = {uri: list(_keys(script)) for uri, script in scripts.items()}
         while True:
             for uri, script in scripts.items():
                 self._client.open(script.start, uri)
-                text = script.start
-                for edit in (edit for passage in script.passages for edit in passage.edits):
-                    start = _position(text, edit.offset)
-                    end = _position(text, edit.offset + edit.n_deleted)
-                    text = edit.applied(text)
+                for change, place in keys[uri]:
                     self._client.version += 1
                     lsp.text_document_did_change(
                         types.DidChangeTextDocumentParams(
                             types.VersionedTextDocumentIdentifier(self._client.version, uri),
-                            [
-                                types.TextDocumentContentChangePartial(
-                                    types.Range(start, end), edit.text
-                                )
-                            ],
+                            [change],
                         )
                     )
-                    yield uri, _position(text, edit.offset + len(edit.text))
+                    yield uri, place
                 lsp.text_document_did_close(
                     types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(uri))
                 )
+
+
+def _keys(
+    script: Script,
+) -> Iterator[tuple[types.TextDocumentContentChangePartial, types.Position]]:
+    """Yield what each key changes, and where the cursor is then."""
+    text = script.start
+    for edit in (edit for passage in script.passages for edit in passage.edits):
+        start = _position(text, edit.offset)
+        end = _position(text, edit.offset + edit.n_deleted)
+        text = edit.applied(text)
+        change = types.TextDocumentContentChangePartial(types.Range(start, end), edit.text)
+        yield change, _position(text, edit.offset + len(edit.text))
 
 
 def _position(text: str, offset: int) -> types.Position:

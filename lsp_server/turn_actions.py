@@ -21,7 +21,7 @@ from lsp_server.model_host import ModelHost
 from lsp_server.notebooks import CellEdit, Notebook
 from lsp_server.pending_checks import Checker
 from lsp_server.plan import Rule, Snapshot
-from lsp_server.positions import Encoding, position_at, split_lines
+from lsp_server.positions import Encoding, position_at
 from lsp_server.protocol import CompletionProtocol
 from lsp_server.repair import kept_text
 from lsp_server.settings import Settings
@@ -151,7 +151,7 @@ class TurnActions:
         if document is None:
             return []
         turns = self._read_turns(document)
-        start, here = _at(document.text, turns, line_there)
+        start, here = _at(document, turns, line_there)
         rewrite = types.CodeActionKind.RefactorRewrite
         offers = []
         if here is not None and not here.has_program:
@@ -177,7 +177,7 @@ class TurnActions:
     async def write_turn(self, run: _Run, line: int) -> None:
         """Write the program of the turn at a line, which has none."""
         document = self._document(run)
-        _, turn = _at(document.text, await self._turns(document), line)
+        _, turn = _at(document, await self._turns(document), line)
         if turn is None:
             raise _EndedError("there is no turn at this line")
         if turn.has_program:
@@ -187,7 +187,7 @@ class TurnActions:
     async def write_all_turns(self, run: _Run, line: int) -> None:
         """Write the programs of the turns from a line on, each after the one before it."""
         document = self._document(run)
-        passed, _ = _at(document.text, await self._turns(document), line)
+        passed, _ = _at(document, await self._turns(document), line)
         while True:
             document = self._document(run)
             turns = await self._turns(document)
@@ -203,7 +203,7 @@ class TurnActions:
     async def rewrite_turn(self, run: _Run, line: int) -> None:
         """Write another program for the turn at a line."""
         document = self._document(run)
-        _, turn = _at(document.text, await self._turns(document), line)
+        _, turn = _at(document, await self._turns(document), line)
         if turn is None or not turn.has_program:
             raise _EndedError("there is no program to write anew at this line")
         await self._write(run, document, turn, other=True)
@@ -523,10 +523,10 @@ def _is_of(kind: types.CodeActionKind | str | None, wanted: types.CodeActionKind
     return f"{name}.".startswith(f"{prefix}.")
 
 
-def _at(text: str, turns: tuple[Turn, ...], line: int) -> tuple[int, Turn | None]:
+def _at(document: Document, turns: tuple[Turn, ...], line: int) -> tuple[int, Turn | None]:
     """Return where the turn at a line starts, else the line, and the innermost such turn."""
-    start = sum(map(len, split_lines(text)[:line]))
-    inside = [t for t in turns if t.start <= start and (start < t.end or t.end == len(text))]
+    start, end = sum(map(len, document.lines[:line])), len(document.text)
+    inside = [t for t in turns if t.start <= start and (start < t.end or t.end == end)]
     return (inside[-1].start, inside[-1]) if inside else (start, None)
 
 

@@ -279,9 +279,9 @@ class Window:
 
     def press_and_look(self, key: str) -> str:
         """Press a key, as a person does again who sees no change; return what is there then."""
+        before = self.evaluate("seen.settledGhost()")
         self.press(key)
-        a_second = "new Promise((done) => setTimeout(done, 1000))"
-        return str(self.evaluate(f"{a_second}.then(() => seen.settledGhost())"))
+        return str(self.evaluate(f"seen.otherGhost({_js(before)})"))
 
     def wait_for_no_ghost(self) -> None:
         """Wait until there is none."""

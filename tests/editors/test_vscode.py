@@ -27,9 +27,6 @@ READ = "import json\n\n\ndef read(path):\n    # Open the file and parse it."
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(600),
-    # Now and then a run of all has one test without the ghost text that it waits for; why is
-    # not known. Such a test begins anew, and the summary counts those that did.
-    pytest.mark.flaky(reruns=2),
 ]
 
 

@@ -21,6 +21,16 @@ globalThis.seen = {
     return ghost;
   },
 
+  // The ghost text that comes in place of another; that one, if none does within a second.
+  async otherGhost(than) {
+    const deadline = performance.now() + 1000;
+    let ghost;
+    do {
+      ghost = await this.settledGhost();
+    } while ((ghost === '' || ghost === than) && performance.now() < deadline);
+    return ghost;
+  },
+
   // The lines of the file that are in the window, without ghost text of lines of its own.
   text() {
     const lines = document.querySelector('.editor-instance .view-lines').innerText;
