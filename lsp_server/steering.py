@@ -45,6 +45,8 @@ _STORED = frozenset({Receiver.OWN, Receiver.PROJECT_CLASS, Receiver.PROJECT_INST
 _REMEMBERED = 64
 _LONGEST = 1 << 10
 """Characters of a statement that is looked at for brackets at every step."""
+_LONGEST_NAMED = 1 << 14
+"""Characters of a statement in which names are looked for; a table of data may be longer."""
 
 BRACKETS = "brackets"
 """What is steered by the statement alone: no bracket closes that none opened."""
@@ -215,7 +217,9 @@ class DueNames:
 
     def _place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
-        if not _MAY_BE_DUE.search(statement):
+        if len(statement) > _LONGEST_NAMED:
+            return None
+        if not _MAY_BE_DUE.search(statement, max(0, len(statement) - _LONGEST)):
             return None
         start = _statement_start(statement)
         place = find_name_place(statement[start:])

@@ -28,8 +28,6 @@ PROMPTS = [
     '# Lowercase the given string "my_string".\n',
     "import os\n\ndef files(folder):\n    ",
     "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(",
-    "def fibonacci(n):\n",
-    "numbers = [3, 1, 2]\n\n# Sort the list.\n",
     "The quick brown fox",
 ]
 
@@ -63,7 +61,7 @@ def reference(gguf_path: Path) -> Any:
 
 
 def test_greedy_text_is_the_references(exported: Path, reference: Any) -> None:
-    """A hundred tokens after each of six prompts are transformers', but for near ties."""
+    """A hundred tokens after each of four prompts are transformers', but for near ties."""
     engine = Engine.open(exported)
     tokenizer = Tokenizer.from_file(exported / "tokenizer.json")
     n_clear = n_all = 0
@@ -80,7 +78,7 @@ def test_greedy_text_is_the_references(exported: Path, reference: Any) -> None:
             rows.argmax(-1).numpy()[is_clear].tolist() == np.array(generated)[is_clear].tolist()
         )
         n_clear, n_all = n_clear + int(is_clear.sum()), n_all + len(generated)
-    assert n_all > 3 * N_GREEDY  # The others ended early.
+    assert n_all > 2 * N_GREEDY  # The others ended early.
     assert n_clear > 0.99 * n_all
 
 

@@ -257,6 +257,15 @@ def test_names_and_brackets_are_steered_together() -> None:
     assert {tokens[i] for i in np.flatnonzero(mask)} == {b"app", b"append)", b"append"}
 
 
+@pytest.mark.parametrize(("n_rows", "n_asked"), [(10, 1), (4000, 0)])
+def test_a_long_table_of_data_is_not_read_at_each_token(n_rows: int, n_asked: int) -> None:
+    """In a statement that takes long to read no names are looked for."""
+    analyser = Analyser(None)
+    due = DueNames(NameSource(analyser.ask), "a = [\n" + "'x',\n" * n_rows, "")
+    assert due.known("b.") is None
+    assert len(analyser.requests) == n_asked
+
+
 @pytest.mark.parametrize("off", list(NameKind))
 def test_each_kind_of_name_has_its_switch(off: NameKind) -> None:
     """What is switched off is not asked for."""
