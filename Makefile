@@ -14,13 +14,13 @@ demo: $(VENV)/.installed
 	@$(BIN)/codegen-lsp demo $(if $(MODEL),--model "$(MODEL)")
 
 # Lint, types, and all tests; what is skipped is listed at the end with its reason. The
-# editors have the machine for themselves, because it is measured how soon they answer.
+# editors run by themselves, because it is measured how soon they answer.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/editors
-	$(BIN)/pytest tests/editors
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/editors/test_vscode.py tests/editors
 
 # The editors that the tests drive, in a folder of this project.
 editors: $(EDITORS)/neovim/.installed $(EDITORS)/vscode/.installed
