@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from lsp_server.language_lines import is_read, scan
@@ -161,28 +161,9 @@ class _Draft:
 class Reading:
     """What there is to know of a text."""
 
-    _length: int
-    _blocks: Sequence[tuple[int, _Block]]
-    """Where each starts, and what it is."""
-
-    @cached_property
-    def turns(self) -> tuple[Turn, ...]:
-        """The turns in the order of their prompts."""
-        drafts: list[_Draft] = []
-        # The turns whose scope is still open; each is indented more than the one before.
-        open_drafts: list[_Draft] = []
-        for base, block in self._blocks:
-            for stretch in block.stretches:
-                while open_drafts and _closes(stretch, open_drafts[-1]):
-                    open_drafts.pop().end = base + stretch.start
-                if open_drafts:
-                    # Those before it have one since it was opened.
-                    open_drafts[-1].has_program = True
-                if stretch.turn is not None:
-                    draft = _Draft(stretch.turn, base, stretch.width, self._length)
-                    drafts.append(draft)
-                    open_drafts.append(draft)
-        return tuple(map(_turn, drafts))
+    turns: tuple[Turn, ...]
+    """In the order of their prompts."""
+    _blocks: Sequence[tuple[int, _Block]] = ()
 
     def line_start_before(self, offset: int) -> int:
         """Return where a line starts before an offset that begins in no string or bracket.
@@ -210,10 +191,25 @@ class Reading:
 @lru_cache(maxsize=_N_READINGS)
 def read(text: str, language_id: str = "python") -> Reading:
     """Read a text; that of a language that nobody reads has no turns."""
-    if language_id == "python":
-        return Reading(len(text), _python_blocks(text))
-    is_slashed = is_read(language_id)
-    return Reading(len(text), [(0, _slashed_block(text, language_id))] if is_slashed else [])
+    if not is_read(language_id):
+        return Reading(())
+    is_python = language_id == "python"
+    blocks = _python_blocks(text) if is_python else [(0, _slashed_block(text, language_id))]
+    drafts: list[_Draft] = []
+    # The turns whose scope is still open; each is indented more than the one before.
+    open_drafts: list[_Draft] = []
+    for base, block in blocks:
+        for stretch in block.stretches:
+            while open_drafts and _closes(stretch, open_drafts[-1]):
+                open_drafts.pop().end = base + stretch.start
+            if open_drafts:
+                # Those before it have one since it was opened.
+                open_drafts[-1].has_program = True
+            if stretch.turn is not None:
+                draft = _Draft(stretch.turn, base, stretch.width, len(text))
+                drafts.append(draft)
+                open_drafts.append(draft)
+    return Reading(tuple(map(_turn, drafts)), blocks)
 
 
 def read_turns(text: str, language_id: str = "python") -> tuple[Turn, ...]:
