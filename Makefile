@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/codegen-lsp demo $(if $(MODEL),--model "$(MODEL)")
 
 # Lint, types, and all tests; what is skipped is listed at the end with its reason. The
-# editors run by themselves, because it is measured how soon they answer.
+# editors come last, VS Code beside Neovim, because it is measured how soon they answer.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

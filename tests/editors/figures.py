@@ -1,19 +1,30 @@
 """Figures that tests measure on the way; they are printed at the end of the run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-_LINES: list[str] = []
+import pytest
+
+RecordProperty = Callable[[str, object], None]
+"""pytest's fixture; what it keeps comes from every process that runs tests."""
+_MEASURED = "measured"
 
 
-def record(what: str, milliseconds: Sequence[float]) -> None:
+def record(keep: RecordProperty, what: str, milliseconds: Sequence[float]) -> None:
     """Keep times in milliseconds for the end of the run."""
-    _LINES.append(
+    line = (
         f"{what}: median {median(milliseconds):.0f} ms, "
         f"from {min(milliseconds):.0f} to {max(milliseconds):.0f} (n={len(milliseconds)})"
     )
+    keep(_MEASURED, line)
 
 
-def lines() -> list[str]:
+def lines(reports: Iterable[object]) -> list[str]:
     """Return what was measured."""
-    return _LINES
+    return [
+        str(value)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == _MEASURED
+    ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.editors.figures import record
+from tests.editors import figures
 from tests.editors.neovim import DEBOUNCE_MS, Neovim, set_up
 
 pytestmark = pytest.mark.e2e
@@ -317,7 +317,9 @@ def test_the_doctor_finds_nothing_wrong(neovim: Neovim) -> None:
     neovim.command("bwipeout")
 
 
-def test_from_a_key_to_ghost_text(neovim: Neovim) -> None:
+def test_from_a_key_to_ghost_text(
+    neovim: Neovim, record_property: figures.RecordProperty
+) -> None:
     """How long a suggestion takes above Neovim's own wait is reported, and never asserted."""
     above = []
     for number, line in enumerate(LINES):
@@ -333,4 +335,5 @@ def test_from_a_key_to_ghost_text(neovim: Neovim) -> None:
             above.append(1e3 * (time.perf_counter() - started) - DEBOUNCE_MS)
         neovim.type("<Esc>")
     assert above
-    record("Neovim: from a key to ghost text, above its own 200 ms", above)
+    what = "Neovim: from a key to ghost text, above its own 200 ms"
+    figures.record(record_property, what, above)

@@ -10,7 +10,7 @@ from subprocess import run
 
 import pytest
 
-from tests.editors.figures import record
+from tests.editors import figures
 from tests.editors.installed import EDITORS, ROOT, installed
 from tests.editors.neovim import NEOVIM, PLUGIN, environment, lua, set_up
 
@@ -46,7 +46,7 @@ def test_lua_has_no_faults() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_what_starting_costs(tmp_path: Path) -> None:
+def test_what_starting_costs(tmp_path: Path, record_property: figures.RecordProperty) -> None:
     """How long the plug-in keeps a starting Neovim is reported, and never asserted."""
     # Another server's configuration, so that what Neovim itself loads is on both sides.
     plain = "vim.lsp.config('none', { cmd = { 'none' } }) vim.lsp.enable('none')"
@@ -54,7 +54,8 @@ def test_what_starting_costs(tmp_path: Path) -> None:
     pairs = [(start_ms(tmp_path, ours), start_ms(tmp_path, plain)) for _ in range(N_STARTS)]
     with_it, without = zip(*pairs, strict=True)
     cost = median(with_it) - median(without)
-    record("Neovim: processor time that setup{} adds to the start", [cost])
+    what = "Neovim: processor time that setup{} adds to the start"
+    figures.record(record_property, what, [cost])
 
 
 def start_ms(folder: Path, lines: str) -> float:

@@ -272,7 +272,9 @@ def test_off_and_on(vscode: Editor, window: Window) -> None:
     wait_for(lambda: window.press_and_look("Control+Alt+T"), "ghost text")
 
 
-def test_how_soon_ghost_text_follows_a_key(vscode: Editor, window: Window) -> None:
+def test_how_soon_ghost_text_follows_a_key(
+    vscode: Editor, window: Window, record_property: figures.RecordProperty
+) -> None:
     """Measured in the page, of keys whose answer the model has to write."""
     vscode.file("soon.py", "class Stack:\n    def __init__(self):")
     window.evaluate("seen.timeGhosts()")
@@ -286,10 +288,12 @@ def test_how_soon_ghost_text_follows_a_key(vscode: Editor, window: Window) -> No
     debounce = 50
     times = [time - debounce for time in window.evaluate("seen.times")][1:]
     what = f"VS Code, key to ghost text, above its own debounce of {debounce} ms"
-    figures.record(what, times)
+    figures.record(record_property, what, times)
 
 
-def test_how_long_activation_takes(vscode: Editor, window: Window) -> None:
+def test_how_long_activation_takes(
+    vscode: Editor, window: Window, record_property: figures.RecordProperty
+) -> None:
     """Measured by VS Code itself; the server is started beside it."""
     window.run("Developer: Show Running Extensions")
     row = ".runtime-extensions-editor .monaco-list-row"
@@ -297,7 +301,7 @@ def test_how_long_activation_takes(vscode: Editor, window: Window) -> None:
         f"seen.texts('{row}').find((text) => /CodeGen.*Activation: \\d+ms/s.test(text))"
     )
     milliseconds = int(text.split("Activation: ")[1].split("ms")[0])
-    figures.record("VS Code, activation of the extension", [milliseconds])
+    figures.record(record_property, "VS Code, activation of the extension", [milliseconds])
     window.press("Escape")
     window.wait(f"seen.texts('{row}').length === 0")
 
