@@ -6,6 +6,7 @@ does to get it right.
 
 import re
 from collections.abc import Iterator
+from keyword import iskeyword
 
 import parso
 from parso.python.token import PythonTokenTypes
@@ -20,6 +21,10 @@ INDENTATION, SUFFIX, LINE_ENDS = FAULTS = (
     "other line ends",
 )
 _OPENERS, _CLOSERS = "([{", ")]}"
+_JOINING = {"and", "as", "async", "else", "for", "if", "import", "in", "is", "not", "or"}
+"""Words that may stand between two operands."""
+_OPERANDS = {"None", "True", "False", "pass", "break", "continue"}
+"""Keywords that nothing follows."""
 _NEEDS_BLOCK = "expected an indented block"
 _UNEXPECTED = "unexpected indent"
 _GRAMMAR = parso.load_grammar()
@@ -152,12 +157,22 @@ def _duplicated(place: Place, answer: str) -> str:
 
 def _collision(last: str, rest: str) -> str:
     """Return how an answer's last line and the rest of that line get in each other's way."""
-    if re.search(r"[\w)\]}]$", last) and re.match(r"\w", rest):
-        return f"{rest[:1]!r} follows what needs an operator between"
+    first = re.match(r"\w+", rest)
+    if first and re.search(r"[\w)\]}]$", last):
+        end = re.split(r"\W", last)[-1]
+        # ``x if a`` may stand before ``else b``, and ``x if`` before ``a else b``.
+        is_joined = first[0] in _JOINING and not _has_word(last, first[0])
+        takes_more = iskeyword(end) and end not in _OPERANDS and not _has_word(rest, end)
+        if not (is_joined or takes_more):
+            return f"{rest[:1]!r} follows what needs an operator between"
     tokens = [token for token in _tokens(last) if token.type is PythonTokenTypes.ENDMARKER]
     if any("#" in token.prefix for token in tokens):
         return "a comment hides the rest of the line"
     return ""
+
+
+def _has_word(text: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", text) is not None
 
 
 def _is_whole(last: str, follows: str, length: int) -> bool:

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,6 +106,10 @@ class Tally:
         self.n_answers += bool(answer)
         self.n_accepted += place.n_accepted(answer)
         self.faults.update(faults)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all counts."""
+        return vars(self) | {"faults": dict(self.faults)}
 
 
 class _Key(NamedTuple):
@@ -341,7 +345,7 @@ def measure(n_places: int, seed: int, *, model: str | None, json_file: Path | No
     out.print(_table(replayed))
     out.print(_server_table(replayed))
     if json_file is not None:
-        json_file.write_text(strict_json(_figures(replayed, seed)), encoding="utf-8")
+        json_file.write_text(strict_json(figures(replayed, seed)), encoding="utf-8")
     return 0
 
 
@@ -411,18 +415,19 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "none"
 
 
-def _figures(replayed: Replayed, seed: int) -> dict[str, Any]:
+def figures(replayed: Replayed, seed: int) -> dict[str, Any]:
+    """Return all that the tables say and every fault, for JSON."""
     ours, theirs = _total(replayed, lambda key: key.is_missing)
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "seed": seed,
         "rows": {
-            name: {"with_filters": asdict(one), "without": asdict(other)}
+            name: {"with_filters": one.to_json(), "without": other.to_json()}
             for name, (one, other) in _rows(replayed)
         },
         "server": {
-            **asdict(replayed.server),
+            **replayed.server.to_json(),
             "superseded": replayed.n_superseded,
             "stale": replayed.n_stale,
             "otherwise": replayed.n_otherwise,

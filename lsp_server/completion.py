@@ -15,7 +15,12 @@ from lsp_server.drafting import DraftSources, PromptLookup
 from lsp_server.indentation import cut_misplaced, with_tabs
 from lsp_server.infill import InfillTokens, build_infill_prompt, n_prefix_tokens
 from lsp_server.language_lines import read_lines
-from lsp_server.overlap import cut_overlap, cut_repeated_lines, cut_words
+from lsp_server.overlap import (
+    cut_overlap,
+    cut_repeated_lines,
+    cut_surplus_closers,
+    cut_words,
+)
 from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
 from lsp_server.prompt import Prompt, TextTokenizer, build_prompt, prompt_start
 from lsp_server.python_lines import LineKind
@@ -641,6 +646,8 @@ def _fitted(plan: Plan, generated: str) -> str:
         if not plan.line_before.strip() and (plan.line_before or plan.line_after.strip()):
             # The line has its indentation.
             text = text.lstrip(" \t")
+    elif plan.is_python:
+        text = cut_surplus_closers(text, plan.open_brackets or "", plan.language_id)
     if plan.rule is Rule.TURN:
         text = _whole(plan, text + "\n").rstrip()
     text = _without_repeated(plan, text)

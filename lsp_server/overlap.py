@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from itertools import islice, takewhile
+from keyword import kwlist
 
 _STRING = r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:\\.|[^"\\\n])*+"|'(?:\\.|[^'\\\n])*+'"""
 _MARK = r"(?P<mark>[()\[\]{}])"
@@ -12,6 +13,11 @@ _SLASHED_PART = re.compile(
 )
 _OPERAND_END = re.compile(r"[\w)\]}\"']$")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
+_JOINING_ONCE = frozenset({"as", "async", "else", "for", "if", "import"})
+_JOINING = _JOINING_ONCE | {"and", "in", "is", "not", "or"}
+"""Words between two operands, and those of them that seldom come twice."""
+_TAKING = frozenset(kwlist) - {"None", "True", "False", "pass", "break", "continue"}
+"""Words that an operand or a name may follow."""
 _LONGEST_OVERLAP = 1000
 """Characters after the cursor that a completion can have in common with it."""
 _LONGEST_REST = 1 << 13
@@ -36,9 +42,39 @@ def cut_overlap(
     code = line[: _comment_start(line, language_id)]
     code = code[: unmatched_bracket(code, language_id)].strip()
     generated = cut_words(generated, code)
-    if _OPERAND_END.search(generated) and re.match(r"\w", line):
+    if _OPERAND_END.search(generated) and _is_operand(line, generated, language_id):
         # No code has two operands in a row, so this is what ours would be the beginning of.
         generated = generated[: max(0, _last_whole(generated, code, language_id))]
+    return generated
+
+
+def _is_operand(line: str, generated: str, language_id: str) -> bool:
+    """Tell whether what follows begins with a word that cannot go on with what is written."""
+    if language_id != "python":
+        # Elsewhere a type stands before a name.
+        return re.match(r"\w", line) is not None
+    word = re.match(r"(\s*)(\w+)", line)
+    if word is None:
+        return False
+    if word[1] and word[2] in _JOINING:
+        return word[2] in _JOINING_ONCE and word[2] in re.findall(r"\w+", generated)
+    last = re.split(r"\W", generated)[-1]
+    return last not in _TAKING or last in re.findall(r"\w+", line)
+
+
+def cut_surplus_closers(generated: str, open_brackets: str, language_id: str) -> str:
+    """Return a text up to the first closer of a bracket that is not open.
+
+    Where another kind is open, the line that it stands on goes as well.
+    """
+    are_open = list(open_brackets)
+    for part in _marks(generated, language_id):
+        if part["mark"] in _CLOSERS:
+            are_open.append(part["mark"])
+        elif not are_open:
+            return generated[: part.start()].rstrip()
+        elif part["mark"] != _CLOSERS[are_open.pop()]:
+            return generated[: generated.rfind("\n", 0, part.start()) + 1].rstrip()
     return generated
 
 
@@ -73,6 +109,13 @@ def _n_left_open(open_brackets: str, after: str, language_id: str) -> int:
         expected = [_CLOSERS[mark] for mark in reversed(open_brackets[:n])]
         if closers[:n] == expected:
             n_closed = n
+    if n_closed == 0:
+        # A completion may have to open what is closed before those that are open already.
+        expected = [_CLOSERS[mark] for mark in reversed(open_brackets)]
+        for n in range(1, len(closers) - len(expected) + 1 if expected else 0):
+            # A brace may be a block's.
+            if closers[n : n + len(expected)] == expected and "}" not in closers[:n]:
+                return n
     if n_closed < len(open_brackets):
         return n_closed - len(open_brackets)
     # A brace may be a block's.

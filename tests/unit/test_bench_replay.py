@@ -1,6 +1,7 @@
 """The pure parts of the replay benchmark: places in a file, and the judge of answers."""
 
 import ast
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.judge import INDENTATION, LINE_ENDS, SUFFIX, find_faults
+from benchmarks.keystrokes import strict_json
 from benchmarks.places import CRLF, KINDS, STYLES, Place, find_places
-from benchmarks.replay import Replayed, Tally, edited, read_places
+from benchmarks.replay import Replayed, Tally, edited, figures, read_places
 from lsp_server import turns
 from lsp_server.completion import Candidate, Completion
 from lsp_server.plan import Rule
@@ -172,6 +174,8 @@ def test_answers_are_counted_with_and_without_filters() -> None:
     assert without == Tally(2, 1, 1, without.faults)
     assert (with_filters.faults[SUFFIX], without.faults[SUFFIX]) == (1, 1)
     assert [fault.answer for fault in replayed.faults] == ["y)"]
+    written = json.loads(strict_json(figures(replayed, seed=0)))
+    assert written["rows"]["all"]["with_filters"]["faults"] == {SUFFIX: 1}
 
 
 def test_an_edit_changes_the_text_and_keeps_the_cursor_behind_it() -> None:

@@ -116,8 +116,7 @@ def known(*names: str) -> NameSource:
     [
         ("x = y.$0", "zappend(1)\n", "zappend(1)", "append(1)"),
         ("x = y.ap$0", "apzpend(1)\n", "zpend(1)", "pend(1)"),
-        ("x = f(y.$0", "append))\n", "append))", "append)"),
-        ("x = f(y[$0", "0)])\n", "0)])", "0])"),
+        ("x = f(y[$0", "0)])\n", "", "0])"),
         ("x = '$0", "", "", ""),
     ],
 )

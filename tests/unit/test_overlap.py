@@ -5,7 +5,12 @@ import sys
 
 import pytest
 
-from lsp_server.overlap import cut_overlap, cut_repeated_lines, cut_words
+from lsp_server.overlap import (
+    cut_overlap,
+    cut_repeated_lines,
+    cut_surplus_closers,
+    cut_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +81,40 @@ def test_cut_repeated_lines(generated: str, after: str, expected: str) -> None:
         ("", "", ")", ""),
         ("(", "val, val,", "val, b)", ""),
         ("(", "a, val,", "val, b)", "a, "),
+        ("", " self.path", " os.listdir(self.path)", ""),
+        ("", " a is None else None", " b is not None else None", ""),
+        ("", " typing import Any", " lsprotocol import types", ""),
+        ("", " typing", " import Any", " typing"),
+        ("", " import cast", " import Callable", ""),
+        ("", "a", " if b else c", "a"),
+        ("", "a if b", " if c else d", ""),
+        ("", " a if", " b else c", " a if"),
+        ("", " a if b else", " c else d", ""),
+        # What is closed first after it was not opened yet.
+        ("[", "f() for a in b]", ") for a in c]", "f("),
     ],
 )
 def test_cut_overlap(open_brackets: str, generated: str, after: str, expected: str) -> None:
     """What stands after the cursor already is not written again, and no word is split."""
     assert cut_overlap(generated, after, open_brackets) == expected
+
+
+@pytest.mark.parametrize(
+    ("open_brackets", "generated", "expected"),
+    [
+        ("", "f(a)", "f(a)"),
+        ("", "f(a))", "f(a)"),
+        ("", "x = 1\nf([a)]\ny = 2", "x = 1"),
+        ("([", "a])", "a])"),
+        ("(", "a])", ""),
+        ("(", "a))", "a)"),
+        ("", "print(')')  # )", "print(')')  # )"),
+        ("", "'{' + 1) for i in x()}", "'{' + 1"),
+    ],
+)
+def test_cut_surplus_closers(open_brackets: str, generated: str, expected: str) -> None:
+    """What closes nothing is not written, nor what comes after it."""
+    assert cut_surplus_closers(generated, open_brackets, "python") == expected
 
 
 def test_words_are_cut_where_those_after_them_begin() -> None:
