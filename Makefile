@@ -14,7 +14,8 @@ demo: $(VENV)/.installed
 	@$(BIN)/codegen-lsp demo $(if $(MODEL),--model "$(MODEL)")
 
 # Lint, types, and all tests; what is skipped is listed at the end with its reason. The
-# editors come last, VS Code beside Neovim, because it is measured how soon they answer.
+# editors come last, VS Code beside Neovim: how soon they answer is measured with nothing
+# else running.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

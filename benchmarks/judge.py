@@ -24,7 +24,7 @@ _OPENERS, _CLOSERS = "([{", ")]}"
 _JOINING = {"and", "as", "async", "else", "for", "if", "import", "in", "is", "not", "or"}
 """Words that may stand between two operands."""
 _OPERANDS = {"None", "True", "False", "pass", "break", "continue"}
-"""Keywords that nothing follows."""
+"""Keywords that are operands, or statements by themselves."""
 _NEEDS_BLOCK = "expected an indented block"
 _UNEXPECTED = "unexpected indent"
 _GRAMMAR = parso.load_grammar()

@@ -136,7 +136,6 @@ class Sandbox:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    bufsize=0,
                     start_new_session=True,
                 )
             except OSError as error:

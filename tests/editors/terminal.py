@@ -4,9 +4,11 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from subprocess import run
 
+import psutil
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -17,6 +19,7 @@ TMUX = EDITORS / "neovim" / "root" / "usr" / "bin" / "tmux"
 SCREENSHOTS = EDITORS / "screenshots"
 """Where the tests leave what they saw."""
 _WIDTH, _HEIGHT = 76, 14
+_ENDING_S = 10.0
 _THEME = TerminalTheme((20, 22, 27), (224, 226, 234), [(0, 0, 0)] * 8)
 """The background and the foreground of Neovim's own colours."""
 
@@ -31,11 +34,20 @@ class Terminal:
         self._tmux = (str(installed(TMUX)), "-S", str(socket), "-f", os.devnull)
         self._environment = {**variables, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         size = ("-x", str(_WIDTH), "-y", str(_HEIGHT))
-        self._run("new-session", "-d", *size, "-c", str(folder), *command)
+        shown = ("-P", "-F", "#{pane_pid}")
+        pid = self._run("new-session", "-d", *shown, *size, "-c", str(folder), *command)
+        self._program = psutil.Process(int(pid))
 
     def close(self) -> None:
-        """End the program."""
+        """End the program, and what it started: Neovim's own server may outlive its screen."""
+        started = [self._program]
+        with suppress(psutil.NoSuchProcess):
+            started += self._program.children(recursive=True)
         run([*self._tmux, "kill-server"], env=self._environment, check=False)
+        _, alive = psutil.wait_procs(started, timeout=_ENDING_S)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def type(self, text: str) -> None:
         """Type a text, a character after the other."""
