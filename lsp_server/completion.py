@@ -19,6 +19,7 @@ from lsp_server.overlap import (
     cut_overlap,
     cut_repeated_lines,
     cut_surplus_closers,
+    cut_unclosed_string,
     cut_words,
 )
 from lsp_server.plan import Plan, Rule, Snapshot, plan_completion, unix, window_of
@@ -647,6 +648,8 @@ def _fitted(plan: Plan, generated: str) -> str:
             # The line has its indentation.
             text = text.lstrip(" \t")
     elif plan.is_python:
+        closed = cut_unclosed_string(plan.begun, text)
+        text = text if closed == text else _whole(plan, closed).rstrip()
         text = cut_surplus_closers(text, plan.open_brackets or "", plan.language_id)
     if plan.rule is Rule.TURN:
         text = _whole(plan, text + "\n").rstrip()

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 from keyword import kwlist
 
-_STRING = r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:\\.|[^"\\\n])*+"|'(?:\\.|[^'\\\n])*+'"""
+_STRING = (
+    r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}"""
+    r"""|"(?:\\(?s:.)|[^"\\\n])*+"|'(?:\\(?s:.)|[^'\\\n])*+'"""
+)
 _MARK = r"(?P<mark>[()\[\]{}])"
-_PYTHON_PART = re.compile(rf"{_STRING}|(?P<comment>#[^\n]*)|{_MARK}")
+_PYTHON_PART = re.compile(rf"{_STRING}|(?P<comment>#[^\n]*)|{_MARK}|(?P<unclosed>[\"'])")
 _SLASHED_PART = re.compile(
     rf"{_STRING}|`[^`]*`|(?P<comment>//[^\n]*|/\*(?s:.*?)(?:\*/|\Z))|{_MARK}"
 )
@@ -75,6 +78,18 @@ def cut_surplus_closers(generated: str, open_brackets: str, language_id: str) ->
             return generated[: part.start()].rstrip()
         elif part["mark"] != _CLOSERS[are_open.pop()]:
             return generated[: generated.rfind("\n", 0, part.start()) + 1].rstrip()
+    return generated
+
+
+def cut_unclosed_string(begun: str, generated: str) -> str:
+    """Return Python code up to the line whose string has no end, after ``begun``.
+
+    Where ``begun`` may stand in a string itself, nothing is known of those after it.
+    """
+    for part in _parts(begun + generated, "python"):
+        if part["unclosed"]:
+            start = part.start() - len(begun)
+            return generated if start < 0 else generated[: generated.rfind("\n", 0, start) + 1]
     return generated
 
 
@@ -183,12 +198,7 @@ def _comment_start(text: str, language_id: str) -> int:
 
 def _last_whole(text: str, part: str, language_id: str) -> int:
     """Return where a part stands in a text for the last time, not in a string, or -1."""
-    is_mark_or_comment = ("mark", "comment")
-    strings = [
-        found.span()
-        for found in _parts(text, language_id)
-        if not any(found[name] for name in is_mark_or_comment)
-    ]
+    strings = [found.span() for found in _parts(text, language_id) if not found.lastgroup]
     start = text.rfind(part)
     while start >= 0:
         is_inside = any(first < start < end for first, end in strings)

@@ -9,6 +9,7 @@ from lsp_server.overlap import (
     cut_overlap,
     cut_repeated_lines,
     cut_surplus_closers,
+    cut_unclosed_string,
     cut_words,
 )
 
@@ -115,6 +116,24 @@ def test_cut_overlap(open_brackets: str, generated: str, after: str, expected: s
 def test_cut_surplus_closers(open_brackets: str, generated: str, expected: str) -> None:
     """What closes nothing is not written, nor what comes after it."""
     assert cut_surplus_closers(generated, open_brackets, "python") == expected
+
+
+@pytest.mark.parametrize(
+    ("begun", "generated", "expected"),
+    [
+        ("", "x = 'a'\ny = 'b", "x = 'a'\n"),
+        ("    if h", ".startswith(b'#define''):\n        return 'bmp'", ""),
+        ("x = 'a", "b'", "b'"),
+        ("", "x = 'it' # it's\ny = 2", "x = 'it' # it's\ny = 2"),
+        ("", '"""it\'s"""', '"""it\'s"""'),
+        ("", "x = 'a\\\nb'", "x = 'a\\\nb'"),
+        # The cursor may stand in a docstring.
+        ("it's ", "'a", "'a"),
+    ],
+)
+def test_cut_unclosed_string(begun: str, generated: str, expected: str) -> None:
+    """No line is written whose string has no end, nor what comes after it."""
+    assert cut_unclosed_string(begun, generated) == expected
 
 
 def test_words_are_cut_where_those_after_them_begin() -> None:
