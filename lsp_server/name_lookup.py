@@ -5,7 +5,7 @@ It knows neither tokens nor what the names are for.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ def known_names(request: NamesRequest) -> KnownNames | None:
         found = script.infer(*leaf.end_pos, prefer_stubs=True)
         values = {value for name in found for value in name._name.infer()}
     else:
-        found = certain_values(context, _chain_before(leaf), leaf)
-        if found is None:
+        chain = _chain_before(leaf)
+        found = certain_values(context, chain, leaf)
+        if found is None or _may_be_shadowed(chain, found, request.text):
             return None
         values = found
     # What the file gives to anything is perhaps this one's.
@@ -148,6 +149,16 @@ def _chain_before(leaf: _Leaf) -> list[_Leaf]:
     while siblings[start].type == "trailer" and start:
         start -= 1
     return list(siblings[start : end + 1])
+
+
+def _may_be_shadowed(chain: list[_Leaf], values: Iterable[_Value], text: str) -> bool:
+    """Tell whether a module's name is that of a loop as well, perhaps of one yet to be written.
+
+    The ``for`` of a comprehension comes after what is written of each.
+    """
+    name = chain[0].value if len(chain) == 1 and chain[0].type == "name" else ""
+    loop = rf"\bfor\s[^:\n]*?\b{name}\b[^:\n]*?\sin\s"
+    return bool(name) and any(v.is_module() for v in values) and bool(re.search(loop, text))
 
 
 def _place(text: str, offset: int) -> tuple[int, int]:
@@ -302,6 +313,8 @@ def is_closed(value: _Value) -> bool:
             continue
         if _slots_in(code) is not None:
             code = _SLOTS.sub("", code, count=1)
+        if _has_unsure_base(base.tree_node):
+            return False
         is_plain = set(decorators_of(base.tree_node)) <= _PLAIN_DECORATORS
         has_metaclass = _METACLASS.match(code) is not None
         if not is_plain or _SETS_ANY.search(code) or has_metaclass > bool(metaclasses):
@@ -309,6 +322,21 @@ def is_closed(value: _Value) -> bool:
         if _is_set_outside(base.tree_node):
             return False
     return True
+
+
+def _has_unsure_base(node: _Leaf) -> bool:
+    """Tell whether a base's name has several definitions in the file.
+
+    One is often what stands in for a package that is not installed.
+    """
+    arguments = node.get_super_arglist()
+    used_names = node.get_root_node().get_used_names()
+    leaf = arguments and arguments.get_first_leaf()
+    while leaf is not None and leaf.start_pos < arguments.end_pos:
+        if sum(name.is_definition() for name in used_names.get(leaf.value, ())) > 1:
+            return True
+        leaf = leaf.get_next_leaf()
+    return False
 
 
 def _is_set_outside(node: _Leaf) -> bool:

@@ -93,6 +93,11 @@ def test_what_is_certain(marked: str, names: set[str], receiver: Receiver) -> No
         "class A:\n    __slots__ = ('x', *NAMES)\nA().$0",
         "import enum\nE = enum.Enum('E', 'RED BLUE')\nE.$0",
         "import sys\nsys.$0",
+        # Without the package it is something else.
+        "try:\n    from no_such_package import Base\nexcept ImportError:\n    Base = object\n"
+        "class A(Base): x = 1\nA().$0",
+        # What is written of each stands before the loop.
+        "import typing as t\nx = [t for t in y]\nz = [t.$0]",
         "from .$0",
         "$0",
         "x$0",
