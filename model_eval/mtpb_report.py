@@ -30,7 +30,11 @@ JUDGING = {
     "lists of floats exact": Rules(exact_lists=True),
 }
 """Differences of the published evaluation, each on its own, over the same programs."""
-_TURNS = ((1, 4), (5, 6), (7, 99))
+_TURNS = {
+    "1 to 4 turns": range(1, 5),
+    "5 or 6 turns": range(5, 7),
+    "7 turns or more": range(7, 100),
+}
 _EASY, _HARD = 0.7, 0.3
 """Shares of passes from which on, and below which, a problem counts as easy and as hard."""
 
@@ -201,8 +205,8 @@ def _against_single(results: Sequence[Result]) -> dict[str, Any]:
     pooled = {name: (multi[name] + singles[best][name]) / 2 for name in multi}
     n_turns = {result.case.problem.id: len(result.case.prompts) for result in results}
     groups = {
-        f"{low} to {high} turns": [name for name in multi if low <= n_turns[name] <= high]
-        for low, high in _TURNS
+        label: [name for name in multi if n_turns[name] in turns]
+        for label, turns in _TURNS.items()
     }
     groups |= {
         "hard": [name for name in multi if pooled[name] < _HARD],
