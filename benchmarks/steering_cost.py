@@ -13,7 +13,6 @@ from PyPI.
 import argparse
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -39,31 +38,6 @@ _LEAD_S = 0.05
 _N_TOKENS = Settings().max_new_tokens
 
 
-class _Counted(Future[KnownNames | None]):
-    """An answer whose reader is watched: whether it had to go without."""
-
-    def __init__(self, answer: "Future[KnownNames | None]", counts: Counter[str]) -> None:
-        super().__init__()
-        self._answer = answer
-        self._counts = counts
-
-    def result(self, timeout: float | None = None) -> KnownNames | None:
-        """Return the answer, which is late where it is not there in time."""
-        started = time.perf_counter()
-        try:
-            return self._answer.result(timeout)
-        except TimeoutError:
-            # Keywords have no deadline to keep.
-            self._counts["late"] += bool(timeout)
-            raise
-        finally:
-            self._counts["waited_us"] += int(1e6 * (time.perf_counter() - started))
-
-    def cancel(self) -> bool:
-        """Cancel the answer."""
-        return self._answer.cancel()
-
-
 def measure(
     model: Model, place: Place, worker: CheckWorker, *, has_lead: bool
 ) -> Iterator[dict[str, Any]]:
@@ -78,35 +52,36 @@ def measure(
     for n_typed in range(_KEYSTROKES):
         before = head + dot.name[:n_typed]
         snapshot = Snapshot(before + tail, len(before), "python")
-        counts: Counter[str] = Counter()
+        answers: list[Future[KnownNames | None]] = []
 
         def ask(
-            request: NamesRequest, counts: Counter[str] = counts
+            request: NamesRequest, answers: list[Future[KnownNames | None]] = answers
         ) -> "Future[KnownNames | None]":
-            counts["questions"] += 1
-            return _Counted(memory.ask(request), counts)
+            answers.append(memory.ask(request))
+            return answers[-1]
 
         complete(model, snapshot, max_new_tokens=_N_TOKENS)
         if has_lead and not n_typed:
             source = NameSource(memory.ask, str(file), str(project))
             DueNames(source, before, tail).look("")
             time.sleep(_LEAD_S)
-        times, completions = {}, {}
+        times, completions, n_late = {}, {}, 0
         for is_steered in (n_typed % 2 == 0, n_typed % 2 == 1):
             names = NameSource(ask, str(file), str(project)) if is_steered else None
             started = time.perf_counter()
             found = complete(model, snapshot, max_new_tokens=_N_TOKENS, names=names)
             times[is_steered] = 1e3 * (time.perf_counter() - started)
             completions[is_steered] = found
+            if is_steered:
+                n_late = sum(not answer.done() or answer.cancelled() for answer in answers)
         yield {
             "n_typed": n_typed,
             "has_lead": has_lead,
             "plain_ms": times[False],
             "steered_ms": times[True],
             "is_same": completions[False].written == completions[True].written,
-            "questions": counts["questions"],
-            "late": counts["late"],
-            "waited_ms": counts["waited_us"] / 1e3,
+            "questions": len(answers),
+            "late": n_late,
         }
 
 
@@ -123,7 +98,6 @@ def summary(measured: list[dict[str, Any]]) -> dict[str, float]:
         "added_same_text": median(same) - 1 if same else 0.0,
         "questions": sum(m["questions"] for m in measured),
         "late": sum(m["late"] for m in measured),
-        "waited_ms": median(m["waited_ms"] for m in measured),
     }
 
 
@@ -162,7 +136,6 @@ def main() -> None:
             "steered, ms",
             "added",
             "added, same text",
-            "waited, ms",
             "questions",
             "late",
         ],
@@ -174,7 +147,6 @@ def main() -> None:
                 f"{own['steered_ms']:.1f}",
                 f"{100 * own['added']:+.1f} %",
                 f"{100 * own['added_same_text']:+.1f} % of {own['same_text']}",
-                f"{own['waited_ms']:.1f}",
                 str(own["questions"]),
                 str(own["late"]),
             ]

@@ -470,13 +470,19 @@ def _generate(
     kept: list[int] = []
     barred: int | None = None
 
+    n_left, n_detours = limit, 0
+    written = ""
+    writing: Iterator[tuple[int, float]] = iter(())
+    unsure: dict[str, int] = {}
+    """By what was written, the tokens that were there when names were not known yet."""
+
     def fitting(generated: list[int]) -> "BoolArray | None":
-        if barred is not None:
-            only = tokenizer.vocabulary.only(barred, engine.vocab_size)
-            return None if generated else ~only
-        if len(generated) < len(forced):
-            return tokenizer.vocabulary.only(forced[len(generated)], engine.vocab_size)
-        written = lead + tokenizer.decode_bytes(generated)
+        if barred is not None and not generated:
+            return ~tokenizer.vocabulary.only(barred, engine.vocab_size)
+        n_tokens = len(kept) + len(generated)
+        if n_tokens < len(forced):
+            return tokenizer.vocabulary.only(forced[n_tokens], engine.vocab_size)
+        written = lead + tokenizer.decode_bytes([*kept, *generated])
         if len(written) > len(required):
             return None
         if len(written) == len(required) and not not_first:
@@ -489,7 +495,10 @@ def _generate(
         if steering is None:
             return mask
         data = lead + tokenizer.decode_bytes([*kept, *generated])
-        named = steering.allowed(unix(data.decode("utf-8", "ignore")))
+        text = unix(data.decode("utf-8", "ignore"))
+        named = steering.allowed(text)
+        if steering.is_unsure(text) and len(data) >= len(required):
+            unsure[text] = len(kept) + len(generated)
         if mask is None or named is None:
             return named if mask is None else mask
         # A word that was typed and that nothing knows stands all the same.
@@ -507,13 +516,49 @@ def _generate(
             draft=lookup(),
         )
 
-    written = ""
+    def go_back(n_kept: int, not_next: int | None) -> None:
+        nonlocal kept, barred, loop, writing, written
+        kept, barred = draft.token_ids[:n_kept], not_next
+        n_dropped = len(draft.token_ids) - n_kept
+        draft.token_ids[n_kept:] = []
+        draft.free_log_probabilities[-n_dropped:] = []
+        written = _styled(plan, lead + tokenizer.decode_bytes(kept), n_typed)
+        draft.written = written[n_typed:]
+        loop = Loop(tokenizer)
+        for known in kept:
+            loop.left_by(known)
+        for text in [text for text, n_tokens in unsure.items() if n_tokens >= n_kept]:
+            del unsure[text]
+        writing = tokens()
+
+    def is_anew(*, at_end: bool = False) -> bool:
+        """Go back to where a name was written that is now known not to exist, if to any."""
+        nonlocal n_left
+        if steering is None or not unsure or (stop is not None and stop.is_set()):
+            return False
+        if at_end:
+            steering.wait()
+        wrong = []
+        for text in steering.settled():
+            n_tokens = unsure.pop(text, len(draft.token_ids))
+            named = steering.allowed(text) if n_tokens < len(draft.token_ids) else None
+            if named is not None and not named[draft.token_ids[n_tokens]]:
+                wrong.append(n_tokens)
+        if wrong:
+            n_left += len(draft.token_ids) - min(wrong)
+            go_back(min(wrong), None)
+        return bool(wrong)
+
     if steering is not None:
         # So that the names are known by the time that the prompt is read.
         steering.look(required.decode())
-    n_left, n_detours = limit, 0
     writing = tokens()
-    while (step := next(writing, None)) is not None:
+    while True:
+        step = next(writing, None)
+        if step is None:
+            if is_anew(at_end=True):
+                continue
+            break
         token_id, log_probability = step
         n_left -= 1
         draft.token_ids.append(token_id)
@@ -530,6 +575,9 @@ def _generate(
             end = _cut(plan, written, n_typed) if left is None else ""
             if left is not None and plan.rule is not Rule.LINE:
                 end = _whole(plan, _styled(plan, lead + left.encode(), n_typed)[n_typed:])
+            if is_anew(at_end=end is not None):
+                yield
+                continue
             once = draft.token_ids[: loop.n_once]
             if (
                 left is not None
@@ -539,16 +587,7 @@ def _generate(
             ):
                 # From the end of its first round on, the text goes on in another way.
                 n_detours += 1
-                kept, barred = once, draft.token_ids[loop.n_once]
-                n_dropped = len(draft.token_ids) - len(kept)
-                draft.token_ids[len(kept) :] = []
-                draft.free_log_probabilities[-n_dropped:] = []
-                written = _styled(plan, lead + tokenizer.decode_bytes(kept), n_typed)
-                draft.written = written[n_typed:]
-                loop = Loop(tokenizer)
-                for known in kept:
-                    loop.left_by(known)
-                writing = tokens()
+                go_back(len(once), draft.token_ids[loop.n_once])
             elif end is not None:
                 draft.text = end
                 yield

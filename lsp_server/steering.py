@@ -1,15 +1,16 @@
 """Constrains tokens: to names that can come after a dot, in imports and calls; to brackets.
 
-The names come from an analyser that is asked while the model writes; a late answer is
-no constraint. The idea is monitor-guided decoding (Agrawal et al., 2023). It knows
-neither the analyser nor the model.
+The names come from an analyser that is asked while the model writes, and the model does
+not wait: what it wrote against an answer that comes later is written anew from there. At
+the end it waits a little; a late answer is no constraint. The idea is monitor-guided
+decoding (Agrawal et al., 2023). It knows neither the analyser nor the model.
 """
 
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import TYPE_CHECKING
@@ -92,7 +93,7 @@ class NameMemory:
 
 @dataclass(frozen=True)
 class NameSource:
-    """Who knows names, for which file, and how long each answer is waited for."""
+    """Who knows names, for which file, and how long they are waited for at the end."""
 
     ask: Ask
     path: str | None = None
@@ -174,7 +175,10 @@ class DueNames:
         self._before = before
         self._after = after
         self._statement = before[_closed_before(before) :]
-        self._answers: dict[int, Future[KnownNames | None]] = {}
+        self._answers: dict[str, Future[KnownNames | None]] = {}
+        """By the statement up to the place."""
+        self._awaited: dict[str, Future[KnownNames | None]] = {}
+        """By what was written when an answer was needed and not there."""
         self._is_slow = False
         self._seen = ""
         self._start = 0
@@ -185,22 +189,39 @@ class DueNames:
             self._answer(written, place)
 
     def known(self, written: str) -> tuple[NamePlace, KnownNames] | None:
-        """Return the names that are due, None where any may come or nobody knows in time."""
+        """Return the names that are due, None where any may come or nobody knows yet."""
         place = self._place(written)
         if place is None:
             return None
         answer = self._answer(written, place)
-        # An argument that has no keyword is worth no wait, and a slow analyser only one.
-        is_awaited = place.kind is not NameKind.KEYWORD and not self._is_slow
-        try:
-            known = answer.result(self._source.deadline_s if is_awaited else 0.0)
-        except (TimeoutError, CancelledError):
-            self._is_slow |= is_awaited
-            answer.cancel()
+        if not answer.done():
+            # An argument that has no keyword is worth no wait.
+            if place.kind is not NameKind.KEYWORD:
+                self._awaited[written] = answer
             return None
+        known = None if answer.cancelled() else answer.result()
         if known is None or (place.may_be_new and _STORED & set(known.receivers)):
             return None
         return place, known
+
+    def is_awaited(self, written: str) -> bool:
+        """Tell whether the names that are due there were needed, and are not there yet."""
+        return written in self._awaited
+
+    def arrived(self) -> list[str]:
+        """Return what was written where names were awaited that are there now, each once."""
+        arrived = [written for written, answer in self._awaited.items() if answer.done()]
+        for written in arrived:
+            del self._awaited[written]
+        return arrived
+
+    def wait(self) -> None:
+        """Wait for what is awaited, until the deadline; a slow analyser is waited for once."""
+        if self._awaited and not self._is_slow:
+            _, late = wait(self._awaited.values(), self._source.deadline_s)
+            self._is_slow = bool(late)
+            for answer in late:
+                answer.cancel()
 
     def closers_due(self, written: str) -> str | None:
         """Return the brackets that may close, the innermost first; None where any may stand."""
@@ -228,13 +249,15 @@ class DueNames:
         return replace(place, asked_at=place.asked_at + start)
 
     def _answer(self, written: str, place: NamePlace) -> "Future[KnownNames | None]":
-        if place.asked_at not in self._answers:
+        # What is written may be written anew, with another object before the same place.
+        up_to_place = (self._statement + written)[: place.asked_at]
+        if up_to_place not in self._answers:
             source = self._source
             text = self._before + written + self._after
             at = len(self._before) - len(self._statement) + place.asked_at
             request = NamesRequest(text, at, place.kind, source.path, source.project)
-            self._answers[place.asked_at] = source.ask(request)
-        return self._answers[place.asked_at]
+            self._answers[up_to_place] = source.ask(request)
+        return self._answers[up_to_place]
 
 
 class Steering:
@@ -257,8 +280,20 @@ class Steering:
         """Ask for the names at the end of what is written, so that the answer is on its way."""
         self._names.look(written)
 
+    def is_unsure(self, written: str) -> bool:
+        """Tell whether names were due there that are not known yet."""
+        return self._names.is_awaited(written)
+
+    def settled(self) -> list[str]:
+        """Return what was written where it was unsure and is not any more, each once."""
+        return self._names.arrived()
+
+    def wait(self) -> None:
+        """Wait for the names that are not known yet, until the deadline."""
+        self._names.wait()
+
     def allowed(self, written: str) -> "BoolArray | None":
-        """Return a mask of the tokens that may come next, None for any."""
+        """Return a mask of the tokens that may come next, None for any, as far as is known."""
         due = self._names.known(written)
         named = _mask(self._vocabulary, due[0], due[1].names, self._size) if due else None
         closers = self._names.closers_due(written)

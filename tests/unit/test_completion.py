@@ -3,7 +3,7 @@
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -24,7 +24,7 @@ from lsp_server.completion import (
     turn_perplexity,
     warm_up,
 )
-from lsp_server.known_names import KnownNames, NamesRequest, Receiver
+from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.steering import NameSource
 from lsp_server.turns import read_turns
@@ -131,6 +131,67 @@ def test_what_is_known_steers_what_is_written(
         )
         texts.append("".join(candidate.insert_text for candidate in found.candidates))
     assert texts == [plain, steered]
+
+
+class Later(Future[KnownNames | None]):
+    """An answer that is there when it was looked for so often."""
+
+    def __init__(self, n_looks: int, *names: str) -> None:
+        super().__init__()
+        self.set_result(KnownNames(names, (Receiver.INSTANCE,)))
+        self.n_looks = n_looks
+
+    def done(self) -> bool:
+        """Tell whether it was looked for often enough."""
+        self.n_looks -= 1
+        return self.n_looks < 0
+
+    def is_waited_for(self) -> None:
+        """Be there."""
+        self.n_looks = 0
+
+
+@pytest.mark.parametrize("n_looks", [*range(16), 1000])
+def test_names_that_come_late_steer_what_was_written_meanwhile(
+    n_looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever an answer comes, the text is as if it had been there, and costs no tokens."""
+    asked: list[str] = []
+
+    def waited(answers: Iterable[Later], _timeout: float) -> tuple[set[Later], set[Later]]:
+        for answer in answers:
+            answer.is_waited_for()
+        return set(answers), set()
+
+    monkeypatch.setattr("lsp_server.steering.wait", waited)
+
+    def ask(request: NamesRequest) -> "Future[KnownNames | None]":
+        before = request.text[: request.offset]
+        asked.append(before)
+        return Later(n_looks, *{"y.": ["append"], "a.": ["get"]}.get(before[-2:], []))
+
+    def script(prompt: str) -> str:
+        written = "zappend(b.c, a.zget)\n"
+        done = prompt.rpartition("y.")[2]
+        return written[len(done) + ("append" in done) + ("a.g" in done) :]
+
+    found = complete(
+        fake_model(script),
+        snapshot_of("x = y.$0"),
+        max_new_tokens=22,
+        names=NameSource(ask, kinds=frozenset({NameKind.ATTRIBUTE})),
+    )
+    assert [candidate.insert_text for candidate in found.candidates] == ["append(b.c, a.get)"]
+    assert asked[0] == "x = y."
+
+
+def test_an_answer_that_never_comes_steers_nothing() -> None:
+    """At the end the completion waits for the deadline and no longer."""
+    names = NameSource(lambda _request: Future(), deadline_s=0.0)
+    found = complete(
+        fake_model("zappend(1)\n"), snapshot_of("x = y.$0"), max_new_tokens=64, names=names
+    )
+    assert [candidate.insert_text for candidate in found.candidates] == ["zappend(1)"]
 
 
 @pytest.mark.parametrize("language_id", ["php", "ruby", "plaintext"])

@@ -1,5 +1,6 @@
 """Where names are due, and the masks of what may come there."""
 
+from collections.abc import Iterable
 from concurrent.futures import Future
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsp_server import steering as steering_module
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
 from lsp_server.steering import (
     BRACKETS,
@@ -177,7 +179,7 @@ def test_what_is_not_certain_is_no_constraint() -> None:
 
 
 def test_a_late_answer_is_no_constraint() -> None:
-    """The model waits for a deadline and no longer."""
+    """The model goes on as long as nobody knows."""
     names = frozenset(NameKind)
     source = NameSource(lambda _request: Future(), deadline_s=0.0, kinds=names)
     late = Steering(source, "x.", "", VOCABULARY, len(TOKENS))
@@ -352,18 +354,32 @@ def test_not_everything_is_remembered() -> None:
     assert len(analyser.requests) == 101
 
 
-def test_a_slow_analyser_is_waited_for_once() -> None:
-    """Neither the next token nor the next name waits for one that was late."""
-    deadlines: list[float | None] = []
+def test_a_slow_analyser_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits before the end, and then for one deadline, whatever is asked after it."""
+    deadlines: list[float] = []
 
-    class Slow(Future[KnownNames | None]):
-        def result(self, timeout: float | None = None) -> KnownNames | None:
-            deadlines.append(timeout)
-            raise TimeoutError
+    def waited(
+        answers: Iterable[Future[KnownNames | None]], timeout: float
+    ) -> tuple[set[Future[KnownNames | None]], set[Future[KnownNames | None]]]:
+        deadlines.append(timeout)
+        return set(), set(answers)
 
-    slow = Slow()
-    slow.set_running_or_notify_cancel()
-    source = NameSource(lambda _request: slow, deadline_s=1.0, kinds=frozenset(NameKind))
+    monkeypatch.setattr(steering_module, "wait", waited)
+    source = NameSource(lambda _request: Future(), deadline_s=1.0, kinds=frozenset(NameKind))
     late = Steering(source, "x.", "", VOCABULARY, 1)
     assert late.allowed("") is late.allowed("ap") is late.allowed("append(y.") is None
-    assert deadlines == [1.0, 0.0, 0.0]
+    assert late.is_unsure("ap")
+    assert not deadlines
+    late.wait()
+    assert sorted(late.settled()) == ["", "ap", "append(y."]
+    assert late.allowed("append(y.") is late.allowed("append(y.x, z.") is None
+    late.wait()
+    assert deadlines == [1.0]
+
+
+def test_an_answer_is_for_what_stands_before_its_place() -> None:
+    """What is written anew may have another object before the same place."""
+    steered, analyser = steering("", "append")
+    for written in ("a.", "b.", "a."):
+        steered.allowed(written)
+    assert [r.text for r in analyser.requests] == ["a.\nafter", "b.\nafter"]
