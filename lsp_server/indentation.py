@@ -53,8 +53,10 @@ def cut_misplaced(
             if not ends:
                 is_begun = before[first.start :].strip() != ""
                 ends.append((start, blocks, opens))
-            # Where a person has begun a line is right.
-            is_given = first.start < start and (is_begun or first.indent == line_before)
+            # Where a person has begun a line is right, but not for a block that it leaves.
+            leaves = opens and width_of(first.indent) <= width_of(blocks[-1])
+            is_blank = first.indent == line_before and not leaves
+            is_given = first.start < start and (is_begun or is_blank)
             fits = _fits(first.indent, blocks, opens) and wrong not in first.indent
             is_right = is_right and (is_given or fits)
         width = width_of(first.indent)

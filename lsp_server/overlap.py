@@ -43,12 +43,25 @@ def cut_overlap(
         # A comment would hide what follows.
         generated = generated[: _comment_start(generated, language_id)].rstrip()
     code = line[: _comment_start(line, language_id)]
+    if language_id == "python" and _has_unclosed_string(generated, line):
+        return ""
+    if n_left > 0:
+        # What closes what it has to open is the end of ours too.
+        kept = cut_words(generated, code)
+        generated = kept if re.search(r"\w", generated[len(kept) :]) else generated
     code = code[: unmatched_bracket(code, language_id)].strip()
     generated = cut_words(generated, code)
-    if _OPERAND_END.search(generated) and _is_operand(line, generated, language_id):
+    ours = generated.rstrip()
+    theirs = generated[len(ours) :] + line
+    if _OPERAND_END.search(ours) and _is_operand(theirs, ours, language_id):
         # No code has two operands in a row, so this is what ours would be the beginning of.
-        generated = generated[: max(0, _last_whole(generated, code, language_id))]
+        generated = ours[: max(0, _last_whole(ours, code, language_id))]
     return generated
+
+
+def _has_unclosed_string(generated: str, line: str) -> bool:
+    parts = _parts(generated + line, "python")
+    return any(part["unclosed"] and part.start() < len(generated) for part in parts)
 
 
 def _is_operand(line: str, generated: str, language_id: str) -> bool:
@@ -142,10 +155,11 @@ def _cut_closers(generated: str, open_brackets: str, n_left: int, language_id: s
 
     A closer of another kind than the bracket that is open closes nothing.
     """
-    depth, cut = 0, None
+    depth, cut, last = 0, None, None
     for part in _marks(generated, language_id):
         is_opener = part["mark"] in _CLOSERS
         depth += 1 if is_opener else -1
+        last = last if is_opener else part.start()
         closes_none = depth < 0 and (
             depth < min(n_left, 0) or part["mark"] != _CLOSERS[open_brackets[depth]]
         )
@@ -154,7 +168,8 @@ def _cut_closers(generated: str, open_brackets: str, n_left: int, language_id: s
         if depth == n_left - 1 and not is_opener:
             # Of several it is the last that may leave the bracket open.
             cut = part.start()
-    return generated[:cut] if depth < n_left else generated
+    # Where it never opened as many, one more stays open than it wanted.
+    return generated[: last if cut is None else cut] if depth < n_left else generated
 
 
 def _unmatched_closers(text: str, language_id: str) -> Iterator[tuple[str, int]]:

@@ -180,6 +180,7 @@ class DueNames:
         self._awaited: dict[str, Future[KnownNames | None]] = {}
         """By what was written when an answer was needed and not there."""
         self._is_slow = False
+        self._placed: tuple[str | None, NamePlace | None] = None, None
         self._seen = ""
         self._start = 0
 
@@ -237,6 +238,12 @@ class DueNames:
         return closers_due(statement[self._start :]) if here.place is Place.CODE else None
 
     def _place(self, written: str) -> NamePlace | None:
+        # Each text is asked about twice: by who looks ahead, and for what may come next.
+        if written != self._placed[0]:
+            self._placed = written, self._find_place(written)
+        return self._placed[1]
+
+    def _find_place(self, written: str) -> NamePlace | None:
         statement = self._statement + written
         if len(statement) > _LONGEST_NAMED:
             return None

@@ -37,6 +37,8 @@ class Vocabulary:
         """Take bytes by token id; empty ones and absent ids are never allowed."""
         pairs = sorted((text, i) for i, text in token_bytes.items() if text)
         self._texts = [text for text, _ in pairs]
+        self._places = {text: place for place, text in reversed(list(enumerate(self._texts)))}
+        """Where each text stands first."""
         self._ids = np.array([i for _, i in pairs], np.int64)
         self._words = np.array([i for text, i in pairs if _WORD.match(text)], np.int64)
         self._outside = np.array([i for text, i in pairs if not _IN_NAME.match(text)], np.int64)
@@ -72,7 +74,8 @@ class Vocabulary:
         They are a part of one, or the whole of one and then what is no part of a name.
         """
         mask = np.zeros(size, np.bool_)
-        for part in {ending[:n] for ending in endings for n in range(1, len(ending) + 1)}:
+        parts = {ending[:n] for ending in endings for n in range(1, len(ending) + 1)}
+        for part in parts & self._places.keys():
             mask[self._exactly(part)] = True
         for ending in endings:
             if not ending:
@@ -110,8 +113,10 @@ class Vocabulary:
         return mask
 
     def _exactly(self, text: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        start = bisect_left(self._texts, text)
-        return self._ids[start : bisect_left(self._texts, text + b"\0", lo=start)]
+        start = end = self._places.get(text, len(self._texts))
+        while self._texts[end : end + 1] == [text]:
+            end += 1
+        return self._ids[start:end]
 
     def _starting_with(self, prefix: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         places = self._range(prefix)

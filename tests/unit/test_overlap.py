@@ -93,6 +93,11 @@ def test_cut_repeated_lines(generated: str, after: str, expected: str) -> None:
         ("", " a if b else", " c else d", ""),
         # What is closed first after it was not opened yet.
         ("[", "f() for a in b]", ") for a in c]", "f("),
+        ("", "f(x)", ") if a]", "f(x"),
+        ("", "[a for a in b(c) if a.d('e'", ") if a.d('e')]", "[a for a in b(c"),
+        ("", " a is None else a", " a is not None else b", ""),
+        ("", " a == b", " or b", " a == b"),
+        ("(", 'f"{a)', ")", ""),
     ],
 )
 def test_cut_overlap(open_brackets: str, generated: str, after: str, expected: str) -> None:
