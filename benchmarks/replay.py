@@ -3,7 +3,8 @@
 At each place the embedded model is asked twice, with the filters and without them, and each
 answer is judged (``judge.py``) and compared with what stood there (``places.py``). Then the
 real server is asked, the text is edited before it can answer, and it is asked again: no
-answer may be for a text that has passed, and each is judged too.
+answer may be for a text that has passed, and each is judged too. It checks its answers, as
+it does for people.
 
 Run as ``.venv/bin/codegen-lsp bench replay --quick`` after ``make test``. It needs no network.
 """
@@ -60,10 +61,10 @@ _PATIENT = {
     "latencyBudgetMs": 60_000,
     "deadlineMs": 60_000,
     "maxNewTokens": _MAX_NEW_TOKENS,
-    "checkDeadlineMs": 0,
+    "checkDeadlineMs": 60_000,
     "suggest": "eager",
 }
-"""Settings with which the server reads, writes and shows all, however slow the machine is."""
+"""Settings with which the server reads, writes and checks all, however slow the machine is."""
 _TABLE_WIDTH = 120
 
 
