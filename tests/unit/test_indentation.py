@@ -30,6 +30,8 @@ from lsp_server.indentation import cut_misplaced, is_tabbed, with_tabs
         ("x = 1\n    ", "y = 2", "\nz\n", "y = 2"),
         ("x = 1\n    ", "  y = 2", "\nz\n", ""),
         ("def f():\n\tx = 1\n\t", "if x:\n\t  y = 2", "\n", ""),
+        # A person's own indentation stands, but where a block is missing.
+        ("class A:\n  def f():\n  ", "def g():", "\n    y = 2\n", ""),
         ("x = 1\n", "# y", "\nz\n", "# y"),
         ("x = 1\n", "", "\nz\n", ""),
     ],
