@@ -2,7 +2,7 @@
 
 A fault is one statement of a file in which one attribute, name, keyword or number of
 arguments was changed; it is checked as a completion of the file without the statement.
-The files are those of the standard library and of installed packages. A call is only
+The files are those of the standard library and of such packages as are installed. A call is only
 counted where nobody at run time would take the changed one; where the function is not
 known before running, that is not proved, and the table shows those calls apart. Run as
 ``.venv/bin/python -m benchmarks.check_faults``.
@@ -123,9 +123,9 @@ class Outcome:
 
 
 def source_files() -> list[Path]:
-    """Return the files to choose from."""
+    """Return the files to choose from; a package that is not installed has none."""
     standard = Path(sysconfig.get_path("stdlib"))
-    packages = Path(inspect.getfile(importlib.import_module(_PACKAGES[0]))).parents[1]
+    packages = Path(sysconfig.get_path("purelib"))
     found = [p for p in standard.rglob("*.py") if not _SKIPPED & set(p.parts)]
     for package in _PACKAGES:
         found += (packages / package).rglob("*.py")
