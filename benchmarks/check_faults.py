@@ -2,9 +2,9 @@
 
 A fault is one statement of a file in which one attribute, name, keyword or number of
 arguments was changed; it is checked as a completion of the file without the statement.
-The files are those of the standard library and of such packages as are installed. A call is only
-counted where nobody at run time would take the changed one; where the function is not
-known before running, that is not proved, and the table shows those calls apart. Run as
+The files are those of the standard library and of such packages as are installed. A call
+is only counted where nobody at run time would take the changed one; where the function is
+not known before running, that is not proved, and the table shows those calls apart. Run as
 ``.venv/bin/python -m benchmarks.check_faults``.
 """
 
