@@ -125,8 +125,8 @@ class LoggingEngine:
             yield token_id, 0.0
 
     def answer(self, prompt: str) -> str:
-        """Return what comes after a prompt."""
-        return f'"{len(prompt)}"'
+        """Return what comes after a prompt; a string that is open there ends."""
+        return f'" + {len(prompt)}' if prompt.count('"') % 2 else f'"{len(prompt)}"'
 
     def prefill(self, token_ids: Sequence[int], stop: threading.Event) -> None:
         """Read nothing."""
