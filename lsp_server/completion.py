@@ -537,7 +537,7 @@ def _generate(
         if steering is None or not unsure or (stop is not None and stop.is_set()):
             return False
         if at_end:
-            steering.wait()
+            steering.wait(unsure)
         wrong = []
         for text in steering.settled():
             n_tokens = unsure.pop(text, len(draft.token_ids))

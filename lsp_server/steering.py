@@ -9,7 +9,7 @@ decoding (Agrawal et al., 2023). It knows neither the analyser nor the model.
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from keyword import iskeyword
@@ -216,10 +216,11 @@ class DueNames:
             del self._awaited[written]
         return arrived
 
-    def wait(self) -> None:
-        """Wait for what is awaited, until the deadline; a slow analyser is waited for once."""
-        if self._awaited and not self._is_slow:
-            _, late = wait(self._awaited.values(), self._source.deadline_s)
+    def wait(self, texts: Iterable[str]) -> None:
+        """Wait for what is awaited in these, until the deadline; for a slow analyser once."""
+        answers = [self._awaited[text] for text in texts if text in self._awaited]
+        if answers and not self._is_slow:
+            _, late = wait(answers, self._source.deadline_s)
             self._is_slow = bool(late)
             for answer in late:
                 answer.cancel()
@@ -295,9 +296,9 @@ class Steering:
         """Return what was written where it was unsure and is not any more, each once."""
         return self._names.arrived()
 
-    def wait(self) -> None:
-        """Wait for the names that are not known yet, until the deadline."""
-        self._names.wait()
+    def wait(self, texts: Iterable[str]) -> None:
+        """Wait for the names that are not known in these texts yet, until the deadline."""
+        self._names.wait(texts)
 
     def allowed(self, written: str) -> "BoolArray | None":
         """Return a mask of the tokens that may come next, None for any, as far as is known."""
