@@ -17,11 +17,11 @@ from lsp_server.confidence import is_worth_showing
 from lsp_server.documents import Document
 from lsp_server.model_host import ModelHost
 from lsp_server.pending_checks import Checker, PendingChecks
-from lsp_server.plan import Rule, Snapshot
+from lsp_server.plan import Rule, Snapshot, unix, window_of
 from lsp_server.positions import split_lines
 from lsp_server.repair import kept_text, rank
 from lsp_server.settings import Settings
-from lsp_server.syntax import parses_no_worse
+from lsp_server.syntax import find_syntax_problem
 from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Fault, Verdict, VerdictKind
 
 _OFF_MARK = re.compile(r"(?:#|//|/\*|--|;)\s*codegen:\s*off\b")
@@ -172,9 +172,7 @@ class Answering:
             for answer in answers
             if answer.verdict is None
             and answer.snapshot.language_id == "python"
-            and not await asyncio.to_thread(
-                parses_no_worse, answer.snapshot, answer.candidate.insert_text
-            )
+            and await asyncio.to_thread(_is_broken, answer)
         ]
 
     def _known(self, snapshot: Snapshot) -> Answer | None:
@@ -241,6 +239,12 @@ class Answering:
             replace(answer, candidate=_repaired(answer.candidate, verdict), verdict=verdict)
             for answer, verdict in zip(answers, verdicts, strict=True)
         ]
+
+
+def _is_broken(answer: Answer) -> bool:
+    text, offset = window_of(answer.snapshot)
+    insert_text = unix(answer.candidate.insert_text)
+    return find_syntax_problem(text, offset, insert_text) is not None
 
 
 def _repaired(candidate: Candidate, verdict: Verdict | None) -> Candidate:

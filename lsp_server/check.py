@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 
 import jedi
-import parso
 
 from lsp_server.check_attributes import unknown_attributes
 from lsp_server.check_buffer import CheckedBuffer, parse
@@ -22,6 +21,7 @@ from lsp_server.check_names import undefined_names, unresolved_imports
 from lsp_server.environment import find_environment
 from lsp_server.jedi_script import open_script
 from lsp_server.repair import beginnings
+from lsp_server.syntax import find_syntax_problem
 from lsp_server.verdict import UNCHECKED, CheckRequest, Fault, Problem, Verdict, VerdictKind
 
 _N_CUTS = 3
@@ -61,20 +61,17 @@ def _checked(request: CheckRequest) -> Verdict:
     if _is_newer(request):
         # It may be right there.
         return UNCHECKED
-    sees_syntax = Fault.SYNTAX not in request.off
-    try:
-        is_worse = _n_syntax_errors(buffer.text) > _n_syntax_errors(request.text)
-    except RecursionError:
-        return UNCHECKED
-    if is_worse and sees_syntax:
-        return Verdict(VerdictKind.FLAGGED, (buffer.syntax_problem(tree),))
+    if Fault.SYNTAX not in request.off:
+        problem = find_syntax_problem(
+            request.text, request.offset, request.insert_text, longest=len(buffer.text)
+        )
+        if problem is not None:
+            return Verdict(VerdictKind.FLAGGED, (problem,))
     # The code after the cursor is often still to be written, that before it is not.
     head = parse(buffer.text[: buffer.end] + "\n", may_go_on=True)
     if isinstance(head, ast.Module):
         buffer.may_define_later = True
         return _check_tree(head, buffer, request)
-    if head is not None and sees_syntax and buffer.reaches_new_text(head):
-        return Verdict(VerdictKind.FLAGGED, (buffer.syntax_problem(head),))
     return UNCHECKED
 
 
@@ -110,8 +107,3 @@ def _check_tree(tree: ast.Module, buffer: CheckedBuffer, request: CheckRequest) 
         problems.sort(key=lambda problem: (problem.line, problem.character))
         return Verdict(VerdictKind.FLAGGED, tuple(problems))
     return Verdict(VerdictKind.OK) if all_known else UNCHECKED
-
-
-def _n_syntax_errors(text: str) -> int:
-    grammar = parso.load_grammar()
-    return len(list(grammar.iter_errors(grammar.parse(text))))

@@ -47,7 +47,7 @@ def _new_attributes(
     tree: ast.Module, buffer: CheckedBuffer
 ) -> Iterator[tuple[ast.Attribute, int, tuple[int, int]]]:
     """Yield each new attribute with its name's offset and place."""
-    for node in ast.walk(tree):
+    for node in buffer.new_nodes(tree):
         if isinstance(node, ast.Attribute):
             lineno = node.end_lineno or 1
             column = (node.end_col_offset or 0) - len(node.attr.encode())
@@ -68,7 +68,9 @@ def _may_exist(buffer: CheckedBuffer, node: ast.Attribute) -> bool:
         rf"""|(?m:^[ \t]+(?:(?:async\s+)?def\s+{name}\b|{name}\s*(?::[^=\n]+)?=[^=]))"""
     )
     is_special = node.attr.startswith("__") and node.attr.endswith("__")
-    return is_special or re.search(known, buffer.old_text) is not None
+    return is_special or (
+        node.attr in buffer.old_text and re.search(known, buffer.old_text) is not None
+    )
 
 
 def _known_names(

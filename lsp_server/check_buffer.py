@@ -6,6 +6,9 @@ It knows Python's own parser and no analyser.
 import ast
 import re
 import warnings
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
 from functools import cached_property
 
 from lsp_server.positions import LINE_END, position_at
@@ -60,6 +63,30 @@ class CheckedBuffer:
         head = self.text[offset : self.start]
         return offset < self.start and head.isidentifier()
 
+    def new_nodes(self, tree: ast.AST) -> Iterator[ast.AST]:
+        """Yield what reaches into the lines of the new text, after what it stands in."""
+        waiting = deque([tree])
+        while waiting:
+            node = waiting.popleft()
+            yield node
+            waiting += filter(self.reaches_new_lines, ast.iter_child_nodes(node))
+
+    def reaches_new_lines(self, node: ast.AST) -> bool:
+        """Tell whether a node, or something in it, may stand on a line of the new text."""
+        first, last = getattr(node, "lineno", None), getattr(node, "end_lineno", None)
+        if first is None or last is None:
+            return True
+        decorators = getattr(node, "decorator_list", [])
+        first = min([first, *(decorator.lineno for decorator in decorators)])
+        new_first, new_last = self._new_lines
+        return bool(first <= new_last and last >= new_first)
+
+    @cached_property
+    def _new_lines(self) -> tuple[int, int]:
+        """The first and the last line of the new text, from 1."""
+        starts = self._line_starts
+        return bisect_right(starts, self.start), bisect_right(starts, self.end)
+
     def touches_new_text(self, node: ast.expr) -> bool:
         """Tell whether a node and the new text overlap."""
         assert node.end_lineno is not None and node.end_col_offset is not None  # noqa: S101, PT018
@@ -70,7 +97,10 @@ class CheckedBuffer:
 
     def reaches_new_text(self, error: SyntaxError) -> bool:
         """Tell whether an error is the new text's, and not one of the code before it."""
-        line, column = error.end_lineno or error.lineno, error.end_offset or error.offset
+        line, column = error.lineno, error.offset
+        if error.end_lineno and error.end_offset and error.end_offset > 0:
+            # Of an indentation Python does not tell.
+            line, column = error.end_lineno, error.end_offset
         is_incomplete = "incomplete input" in error.msg
         return not is_incomplete and self.start < self._offset_in(line or 1, column or 1)
 
@@ -83,6 +113,11 @@ class CheckedBuffer:
         """Return the offset of a 1-based line and character."""
         line = min(lineno, len(self._line_starts)) - 1
         return self._line_starts[line] + max(0, column - 1)
+
+    def code_of(self, node: ast.stmt) -> str:
+        """Return the lines that a statement stands on, without its decorators."""
+        starts = [*self._line_starts, len(self.text)]
+        return self.text[starts[node.lineno - 1] : starts[node.end_lineno or node.lineno]]
 
     def mentions_later(self, name: str) -> bool:
         """Tell whether the text after the new one has a name that it may define."""

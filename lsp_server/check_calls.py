@@ -59,7 +59,7 @@ def wrong_arguments(
 ) -> list[Problem]:
     """Return a problem for each call that no known signature of its function takes."""
     problems = []
-    for node in ast.walk(tree):
+    for node in buffer.new_nodes(tree):
         if not isinstance(node, ast.Call) or not buffer.touches_new_text(node):
             continue
         if not isinstance(node.func, ast.Name | ast.Attribute):

@@ -1,6 +1,7 @@
 """Undefined names and imports that do not resolve; asks pyflakes and jedi."""
 
 import ast
+import re
 import sys
 from collections.abc import Callable
 
@@ -14,13 +15,19 @@ from lsp_server.jedi_script import tolerating
 from lsp_server.name_lookup import is_closed
 from lsp_server.verdict import Fault, Problem
 
+_BINDING_OUTSIDE = re.compile(r"\b(?:global|nonlocal)\b")
+
 
 def undefined_names(
     tree: ast.Module,
     buffer: CheckedBuffer,
     script: Callable[[], jedi.Script],
 ) -> tuple[list[Problem], bool]:
-    """Return one problem for each undefined name, and whether every name could be judged."""
+    """Return one problem for each undefined name, and whether every name could be judged.
+
+    Of the tree only what can matter for these is left.
+    """
+    _empty_other_blocks(tree, buffer)
     problems: dict[str, Problem] = {}
     all_known = True
     checker = pyflakes_checker.Checker(tree, buffer.path, builtins=buffer.builtins)
@@ -48,6 +55,26 @@ def undefined_names(
     return list(problems.values()), all_known
 
 
+def _empty_other_blocks(tree: ast.Module, buffer: CheckedBuffer) -> None:
+    """Take the bodies of functions and classes that the new text is not in: pyflakes is slow.
+
+    What they bind is seen nowhere else, but for what they say they bind outside.
+    """
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(node, ast.expr):
+                continue
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                and not buffer.reaches_new_lines(node)
+                and not _BINDING_OUTSIDE.search(buffer.code_of(node))
+            ):
+                node.body = [ast.copy_location(ast.Pass(), node.body[0])]
+            else:
+                waiting.append(node)
+
+
 def _are_star_imports_known(tree: ast.Module, script: jedi.Script) -> bool:
     """Tell whether all names that come from star imports are known."""
     for node in ast.walk(tree):
@@ -73,7 +100,7 @@ def unresolved_imports(
     """Return problems, and whether every import could be judged."""
     problems = []
     all_known = True
-    for node in ast.walk(tree):
+    for node in buffer.new_nodes(tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         for alias in node.names:

@@ -76,6 +76,8 @@ def _check(marked: str, insert_text: str, **options: object) -> Verdict:
         ("x = '\0'\n$0", "y = 1", UNCHECKED),
         ("x = " + "(" * 300 + "1" + ")" * 300 + "\n$0", "y = 1", UNCHECKED),
         ("x = 1\r\n$0", "y = x\r\nz = y", OK),
+        ("def f(:\n\nif x:\n    y\n  $0\nz", "pass", FLAGGED),
+        ("if 1:\n    x = 1\n $0\nz = (", "y = x", FLAGGED),
     ],
 )  # fmt: skip
 def test_verdicts(marked: str, insert_text: str, verdict: VerdictKind) -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp_server.plan import Snapshot
-from lsp_server.syntax import parses_no_worse
+from lsp_server.syntax import find_syntax_problem
+from lsp_server.verdict import Fault
 
 CURSOR = "$0"
 LONG = "x = [\n" + "    1,\n" * 9000 + "]\n"
@@ -39,7 +39,8 @@ LONG = "x = [\n" + "    1,\n" * 9000 + "]\n"
 def test_what_parses_no_worse(marked: str, insert_text: str, expected: bool) -> None:
     """Code that was whole stays whole, and code that was not can still be gone on with."""
     before, _, after = marked.partition(CURSOR)
-    assert parses_no_worse(Snapshot(before + after, len(before)), insert_text) is expected
+    problem = find_syntax_problem(before + after, len(before), insert_text)
+    assert (problem is None) is expected
 
 
 @given(
@@ -49,5 +50,13 @@ def test_what_parses_no_worse(marked: str, insert_text: str, expected: bool) -> 
 )
 def test_any_text_has_an_answer(text: str, insert_text: str, offset: int) -> None:
     """However broken, nothing is raised."""
-    snapshot = Snapshot(text, min(offset, len(text)))
-    assert parses_no_worse(snapshot, insert_text) in (True, False)
+    problem = find_syntax_problem(text, min(offset, len(text)), insert_text)
+    assert problem is None or problem.code == Fault.SYNTAX
+
+
+def test_a_problem_is_where_the_whole_file_has_it() -> None:
+    """What is broken above does not draw the problem away from the completion."""
+    before, after = "x = = 1\n\nif x:\n    y\n", "\nz\n"
+    problem = find_syntax_problem(before + after, len(before), "y = 1\n  y = 2")
+    assert problem is not None
+    assert problem.line == 5
