@@ -4,6 +4,7 @@ One JSON object a line goes each way. The process ends with its standard input, 
 never outlives the server. Run as a module it is the worker; imported it is the handle.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -28,6 +29,11 @@ _NAMES_WITHIN_S, _CHECK_WITHIN_S, _FIRST_WITHIN_S = 1.0, 2.0, 15.0
 """So long one question may work and keep the others waiting; the first loads what all need."""
 _GRACE_S = 1.0
 """So long a worker may take to end when told; killed, it may leave half a file behind."""
+
+_YOUNG, _ALL = 0, 2
+"""What the garbage collector looks through: all that jedi keeps takes a fifth of a second."""
+_COLLECTS_ALL_EVERY, _RESTS_AFTER_S = 500, 2.0
+"""Questions, and seconds without one."""
 
 _URGENT, _USUAL, _LAST = range(3)
 _N_LOADED, _N_LOADED_IN_ALL = 20, 200
@@ -199,8 +205,12 @@ def main() -> None:
         with at_most(_FIRST_WITHIN_S):
             return answer(question)
 
+    # Not in the middle of an answer; and parso switches the collector on whenever it reads.
+    gc.set_threshold(0)
+    resting = threading.Timer(_RESTS_AFTER_S, gc.collect)
     within = _FIRST_WITHIN_S
-    for line in sys.stdin:
+    for n_asked, line in enumerate(sys.stdin, 1):
+        resting.cancel()
         question = json.loads(line)
         is_check = question["asked"] == CheckRequest.__name__
         try:
@@ -211,6 +221,10 @@ def main() -> None:
             found = UNCHECKED if is_check else None
         within = 0.0
         print(json.dumps(found and asdict(found)), file=answers, flush=True)
+        gc.collect(_ALL if n_asked % _COLLECTS_ALL_EVERY == 0 else _YOUNG)
+        resting = threading.Timer(_RESTS_AFTER_S, gc.collect)
+        resting.daemon = True
+        resting.start()
 
 
 if __name__ == "__main__":
