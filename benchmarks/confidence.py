@@ -31,12 +31,13 @@ from rich.table import Table
 
 from benchmarks.environments import cache_folder
 from benchmarks.keystrokes import cpu_name, fetch, progress_bars, strict_json
-from lsp_server.completion import Candidate, Model, complete
+from lsp_server.completion import Candidate, complete
 from lsp_server.confidence import EAGER, FILE, Thresholds
 from lsp_server.errors import ServingError
 from lsp_server.loading import open_model
 from lsp_server.models import exported_folder
 from lsp_server.plan import Rule, Snapshot, plan_completion
+from lsp_server.serving_model import Model
 from lsp_server.turns import read_turns
 from model_export.errors import ExportError
 from model_export.manifest import read_manifest

@@ -26,11 +26,11 @@ from rich.table import Table
 
 from benchmarks.keystrokes import Times, cpu_name, files_folder, progress_bars, strict_json
 from benchmarks.typist import write_script
-from lsp_server.completion import Model
 from lsp_server.loading import open_model
 from lsp_server.models import embedded_checkpoint, exported_folder
 from lsp_server.plan import Plan, Snapshot, plan_completion
 from lsp_server.prompt import TextTokenizer, beginning, build_prompt
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 from lsp_server.turns import read_turns

@@ -31,11 +31,12 @@ from rich.table import Table
 from benchmarks.judge import FAULTS, find_faults
 from benchmarks.keystrokes import Tell, cpu_name, progress_bars, strict_json
 from benchmarks.places import KINDS, Place, find_places
-from lsp_server.completion import Completion, Model, complete
+from lsp_server.completion import Completion, complete
 from lsp_server.errors import ServingError
 from lsp_server.loading import load_model
 from lsp_server.plan import Snapshot
 from lsp_server.positions import position_at
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from model_export.errors import ExportError
 from tests.e2e.clients import Client, connected

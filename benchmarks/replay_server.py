@@ -25,12 +25,13 @@ from lsprotocol import types
 from lsp_server import server as server_module
 from lsp_server.answers import Answer, Answers
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Completion, Model
+from lsp_server.completion import Completion
 from lsp_server.models import Progress, exported_folder
 from lsp_server.plan import Snapshot
 from lsp_server.scheduler import Result, Scheduler
 from lsp_server.server import CompletionServer, create_server
 from lsp_server.server_log import log_to_stderr
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 
 if TYPE_CHECKING:

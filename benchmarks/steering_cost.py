@@ -21,10 +21,11 @@ from typing import Any
 
 from benchmarks.receivers import Place, places
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Model, complete
+from lsp_server.completion import complete
 from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.loading import load_model
 from lsp_server.plan import Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.steering import DueNames, NameMemory, NameSource
 from lsp_server.terminal import print_table, progress_bar

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Candidate, Model, prompt_perplexity
+from lsp_server.completion import Candidate
 from lsp_server.completion import complete as complete_snapshot
 from lsp_server.errors import DocumentError, ModelNotFoundError, ServingError
 from lsp_server.language_lines import is_read
 from lsp_server.limited_run import run_limited
 from lsp_server.model_commands import fetched, pulled
 from lsp_server.models import EMBEDDED_MODEL, TINY, export_folder
+from lsp_server.perplexity import prompt_perplexity
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import (
     Position,
@@ -36,6 +37,7 @@ from lsp_server.positions import (
     split_lines,
 )
 from lsp_server.repair import kept_text, rank
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.staleness import WrittenPrograms
 from lsp_server.steering import NameSource

@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 
 from lsp_server.acceptance import describe, read_counts, statistics_file
-from lsp_server.completion import Model, complete
+from lsp_server.completion import complete
 from lsp_server.errors import ServingError
 from lsp_server.plan import Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.session import providers
 from lsp_server.verdict import CheckRequest, Verdict
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 
-from lsp_server.completion import Model
 from lsp_server.engine import Engine, check_memory
 from lsp_server.errors import DeviceError, ModelLoadError
 from lsp_server.kv_calibration import calibrate
 from lsp_server.models import Progress, exported_folder, scales_record
+from lsp_server.serving_model import Model
 from lsp_server.session import CacheScales
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer

@@ -5,8 +5,8 @@ So the server answers ``initialize`` before onnxruntime is loaded.
 
 from pathlib import Path
 
-from lsp_server.completion import Model
 from lsp_server.models import Progress, exported_folder
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 
 

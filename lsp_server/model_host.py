@@ -25,23 +25,23 @@ from lsp_server.completion import (
     SUPERSEDED,
     UNFINISHED,
     Completion,
-    Draft,
-    Model,
     complete,
     line_end_of,
     standing,
     suggestion_source,
-    turn_perplexity,
     warm_up,
 )
 from lsp_server.errors import ModelHangsError
+from lsp_server.perplexity import turn_perplexity
 from lsp_server.plan import Snapshot
 from lsp_server.power import is_on_battery
 from lsp_server.prompt import prompt_start
 from lsp_server.scheduler import Scheduler
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.steering import NameSource
 from lsp_server.turns import Turn
+from lsp_server.writing import Draft
 
 _MINUTE_S = 60.0
 _PATIENCE_S = 3.0

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from lsp_server.completion import Completion, Model, complete, line_end_of
+from lsp_server.completion import Completion, complete, line_end_of
 from lsp_server.plan import Rule, Snapshot
 from lsp_server.positions import position_at, split_lines
 from lsp_server.repair import kept_text
+from lsp_server.serving_model import Model
 from lsp_server.steering import NameSource
 from lsp_server.turns import Turn, begins_clause, read_turns
 from lsp_server.verdict import UNCHECKED, CheckRequest, Cut, Verdict, VerdictKind

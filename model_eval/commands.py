@@ -14,8 +14,8 @@ from platformdirs import user_cache_path
 
 import lsp_server
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Model
 from lsp_server.models import EMBEDDED_MODEL
+from lsp_server.serving_model import Model
 from lsp_server.terminal import print_json, print_table, progress_bar
 from model_eval import humaneval as humaneval_
 from model_eval import mtpb as mtpb_

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from lsp_server.completion import Model
 from lsp_server.prompt import newest_tokens
+from lsp_server.serving_model import Model
 
 Cut = Callable[[str], str | None]
 """Returns what counts of a text once its end is known, else None; as in ``truncation``."""

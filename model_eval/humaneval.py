@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from lsp_server.completion import Model
+from lsp_server.serving_model import Model
 from lsp_server.truncation import truncate
 from model_eval.errors import ProblemsError
 from model_eval.executing import Executions, digest

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsp_server.completion import Model
 from lsp_server.indentation import is_tabbed, with_tabs
 from lsp_server.plan import unix
+from lsp_server.serving_model import Model
 from lsp_server.synthesis import open_turn
 from lsp_server.truncation import cut_turn, truncate
 from lsp_server.turns import Turn

@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lsp_server.completion import Model
 from lsp_server.engine import default_threads
 from lsp_server.loading import open_chosen
 from lsp_server.models import exported_folder
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
 from model_export.manifest import DATA_FILE, Manifest, read_manifest

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from lsp_server.completion import Model, prompt_log_probabilities
+from lsp_server.perplexity import prompt_log_probabilities
+from lsp_server.serving_model import Model
 from lsp_server.turns import Turn
 from model_eval.executing import digest
 from model_eval.generating import begin_case

@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from lsp_server.completion import Model
 from lsp_server.engine import default_threads
 from lsp_server.loading import open_model as open_folder
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.terminal import progress_bar
 from model_eval import humaneval

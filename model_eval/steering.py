@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from pyflakes import checker, messages
 
-from lsp_server.completion import Model
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest
+from lsp_server.serving_model import Model
 from lsp_server.steering import BRACKETS, KINDS, Ask, NameSource, Steering
 from lsp_server.truncation import cut_statement
 from model_eval.dereferences import Dereference, find_dereferences

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lsp_server.completion import Model
 from lsp_server.infill import InfillTokens
 from lsp_server.sampling import BoolArray
+from lsp_server.serving_model import Model
 from lsp_server.vocabulary import Encoded, Vocabulary
 
 EOS = 256

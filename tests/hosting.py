@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lsp_server.answers import Answer
-from lsp_server.completion import Candidate, Completion, Model
+from lsp_server.completion import Candidate, Completion
 from lsp_server.errors import ModelLoadError
 from lsp_server.model_host import ModelHost, Progress
 from lsp_server.plan import Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.verdict import UNCHECKED
 from tests.fakes import ByteTokenizer, ScriptedEngine

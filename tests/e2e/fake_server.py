@@ -27,7 +27,6 @@ import numpy as np
 from lsp_server import answering, turn_actions
 from lsp_server.acceptance import Statistics
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Model
 from lsp_server.errors import ModelNotFoundError
 from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.model_host import Progress
@@ -35,6 +34,7 @@ from lsp_server.models import embedded_checkpoint
 from lsp_server.sampling import BoolArray
 from lsp_server.server import create_server
 from lsp_server.server_log import log_to_stderr
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lsp_server.check_worker import CheckWorker
-from lsp_server.completion import Model
 from lsp_server.models import embedded_checkpoint
 from lsp_server.server import create_server
 from lsp_server.server_log import log_to_stderr
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer
 from tests.e2e.fake_server import FakeModels, LoggingEngine

@@ -18,13 +18,14 @@ import numpy as np
 import psutil
 import pytest
 
-from lsp_server.completion import Model, complete, warm_up
+from lsp_server.completion import complete, warm_up
 from lsp_server.drafting import PromptLookup
 from lsp_server.engine import Draft, Engine
 from lsp_server.errors import DeviceError, ModelLoadError
 from lsp_server.known_names import KnownNames, Receiver
 from lsp_server.plan import Snapshot
 from lsp_server.sampling import FloatArray, log_softmax
+from lsp_server.serving_model import Model
 from lsp_server.session import CacheScales, Session
 from lsp_server.steering import KINDS, NameSource, Steering
 from lsp_server.tokenizer import Tokenizer

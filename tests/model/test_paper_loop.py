@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from lsprotocol import types
 
-from lsp_server.completion import Model
 from lsp_server.loading import load_model
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from lsp_server.synthesis import synthesize
 from lsp_server.truncation import truncate

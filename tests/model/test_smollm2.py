@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lsp_server.completion import Model, complete
+from lsp_server.completion import complete
 from lsp_server.engine import Engine
 from lsp_server.plan import Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.tokenizer import Tokenizer
 from model_export import export
 from model_export.catalogue import WheelFile, find_model

@@ -14,21 +14,20 @@ from hypothesis import strategies as st
 from lsp_server.completion import (
     UNFINISHED,
     Completion,
-    Draft,
-    Model,
     complete,
     line_end_of,
-    prompt_perplexity,
     standing,
     suggestion_source,
-    turn_perplexity,
     warm_up,
 )
 from lsp_server.known_names import KnownNames, NameKind, NamesRequest, Receiver
+from lsp_server.perplexity import prompt_perplexity, turn_perplexity
 from lsp_server.plan import Rule, Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.steering import NameSource
 from lsp_server.turns import read_turns
 from lsp_server.vocabulary import Encoded, Vocabulary
+from lsp_server.writing import Draft
 from tests.fakes import ByteTokenizer, Script, ScriptedEngine, fake_model, log_probability
 
 CURSOR = "$0"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsp_server.__main__ import main
-from lsp_server.completion import Model
+from lsp_server.serving_model import Model
 from lsp_server.synthesis import write_turn
 from lsp_server.truncation import truncate
 from lsp_server.turns import read_turns

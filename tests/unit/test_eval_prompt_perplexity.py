@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lsp_server.completion import turn_perplexity
+from lsp_server.perplexity import turn_perplexity
 from lsp_server.turns import read_turns
 from model_eval.executing import digest
 from model_eval.mtpb import BLOCK, CLEAN, MULTI, Case, Problem, programs_of, single_prompt

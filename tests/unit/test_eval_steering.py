@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsp_server.completion import Model
 from lsp_server.known_names import KnownNames, NamesRequest, Receiver
+from lsp_server.serving_model import Model
 from model_eval.judge import Judgement, Question
 from model_eval.records import Record
 from model_eval.report import Scores, goal_rows, make_report, package_rows, result_rows

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from lsp_server import loading
-from lsp_server.completion import Model, complete
+from lsp_server.completion import complete
 from lsp_server.engine import Engine
 from lsp_server.errors import ModelLoadError
 from lsp_server.kv_calibration import Calibration, calibrate
 from lsp_server.plan import Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.session import CacheScales
 from lsp_server.settings import Settings
 from lsp_server.tokenizer import Tokenizer

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from lsp_server.completion import Completion, Model
+from lsp_server.completion import Completion
 from lsp_server.model_host import ModelHost
 from lsp_server.plan import Snapshot
+from lsp_server.serving_model import Model
 from lsp_server.settings import Settings
 from tests.hosting import (
     ANSWER,

@@ -9,10 +9,10 @@ import pytest
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 
-from lsp_server.completion import prompt_perplexity
 from lsp_server.documents import Document
 from lsp_server.model_host import ModelHost, Perplexities
 from lsp_server.notebooks import Cell, Notebook
+from lsp_server.perplexity import prompt_perplexity
 from lsp_server.plan import Snapshot
 from lsp_server.positions import Encoding
 from lsp_server.settings import Settings
