@@ -7,14 +7,13 @@ request has taken its place when it is done.
 
 import asyncio
 import logging
-import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from io import BufferedIOBase
@@ -26,11 +25,19 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from lsp_server.acceptance import Statistics
-from lsp_server.answering import Answering, Request, name_of
+from lsp_server.answering import Answering, Request
 from lsp_server.answers import Answer
 from lsp_server.client_process import until_gone
 from lsp_server.documents import Document, Edit
 from lsp_server.errors import DocumentError, ModelHangsError, ServingError
+from lsp_server.items import (
+    ACCEPTED,
+    ItemRequest,
+    Shown,
+    inline_item,
+    insert_text_mode,
+    menu_item,
+)
 from lsp_server.known_names import KnownNames, NamesRequest
 from lsp_server.message_input import MessageInput
 from lsp_server.model_host import ModelHost, ModelSource
@@ -38,7 +45,7 @@ from lsp_server.notebooks import Notebook
 from lsp_server.packing import OpenFile
 from lsp_server.pending_checks import Checker
 from lsp_server.plan import Snapshot
-from lsp_server.positions import Encoding, Position, line_of, n_code_units
+from lsp_server.positions import Encoding, Position
 from lsp_server.protocol import CLIENT_DEADLINE_S, CompletionProtocol, Status
 from lsp_server.settings import Settings, read_settings
 from lsp_server.steering import KINDS, DueNames, NameMemory, NameSource
@@ -49,9 +56,7 @@ from lsp_server.verdict import CheckRequest
 _SECTION = "codegen"
 _ENCODINGS: dict[str, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
-_ACCEPTED = "codegen.accepted"
 _WHY = "codegen.whyNoSuggestion"
-_WORD = re.compile(r"\w*$")
 _NOTEBOOKS = types.NotebookDocumentSyncOptions(
     [
         types.NotebookDocumentFilterWithNotebook(
@@ -63,18 +68,8 @@ _NOTEBOOKS = types.NotebookDocumentSyncOptions(
 _FAILURES = 3
 """After so many in a row the model is loaded again, once."""
 _OVERLOOKED_S = 0.3
-_N_SHOWN = 64
-"""So many of the newest completions may be told to be accepted."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Request(Request):
-    """What was asked, and where the answer is to be shown."""
-
-    line: int
-    selected: types.SelectedCompletionInfo | None = None
 
 
 class CompletionServer(LanguageServer):
@@ -121,12 +116,7 @@ class CompletionServer(LanguageServer):
         self._answering = Answering(self, checker)
         self._names = NameMemory(checker.known_names)
         self.host.names_for = self._names_for
-        self._statistics = statistics
-        self._shown: dict[int, str] = {}
-        """The rules of what was shown, by the number that tells of its acceptance."""
-        self._n_shown = 0
-        self._last_shown: Snapshot | None = None
-        """The text that accepting it gives."""
+        self.shown = Shown(statistics)
         self.on_change: Callable[[str], None] = lambda _uri: None
         """Told of each document that is opened, edited or closed."""
         self.on_shown: Callable[[Sequence[Answer]], None] = lambda _answers: None
@@ -426,7 +416,12 @@ class CompletionServer(LanguageServer):
         request = self._read_request(uri, params.position, selected, is_invoked=is_invoked)
         answers = await self._answer(request) if request else []
         self.on_shown(answers)
-        return [self._item(answer, request) for answer in answers if request]
+        if request is None:
+            return []
+        return [
+            inline_item(answer, request, self.encoding, self._command(answer, request))
+            for answer in answers
+        ]
 
     async def complete_word(self, params: types.CompletionParams) -> list[types.CompletionItem]:
         """Answer a client that knows no inline completions: the first one, whole."""
@@ -436,7 +431,13 @@ class CompletionServer(LanguageServer):
         request = self._read_request(uri, params.position, None, is_invoked=is_invoked)
         answers = await self._answer(request) if request else []
         self.on_shown(answers[:1])
-        return [self._menu_item(answer, request) for answer in answers[:1] if request]
+        if request is None:
+            return []
+        mode = insert_text_mode(self.client_capabilities)
+        return [
+            menu_item(answer, request, self.encoding, mode, self._command(answer, request))
+            for answer in answers[:1]
+        ]
 
     def why_no_suggestion(self, uri: str | None) -> str:
         """Return why the last answer of a document, else of the newest, was empty."""
@@ -505,12 +506,6 @@ class CompletionServer(LanguageServer):
         """Forget the failures of a model that answers again."""
         self._n_failures = self._n_hangs = 0
 
-    def count_accepted(self, number: object = None) -> None:
-        """Count a completion that the client says was accepted."""
-        rule = self._shown.pop(number, None) if isinstance(number, int) else None
-        if rule is not None and self._statistics is not None:
-            self._statistics.count_accepted(rule)
-
     def _read_request(
         self,
         uri: str,
@@ -518,7 +513,7 @@ class CompletionServer(LanguageServer):
         selected: types.SelectedCompletionInfo | None,
         *,
         is_invoked: bool,
-    ) -> _Request | None:
+    ) -> ItemRequest | None:
         """Return what is asked, None where the document has no such place."""
         started = time.monotonic()
         document = self.documents.get(uri)
@@ -540,7 +535,10 @@ class CompletionServer(LanguageServer):
             log.info("no completion: %s", error)
             self._answering.say_nothing(self._owner(uri), str(error))
             return None
-        return _Request(snapshot, is_invoked, started, position.line, selected)
+        return ItemRequest(snapshot, is_invoked, started, position.line, selected)
+
+    def _command(self, answer: Answer, request: ItemRequest) -> types.Command | None:
+        return self.shown.command(answer, request) if self.settings.statistics else None
 
     def _offset(self, document: Document, position: types.Position) -> int:
         return document.offset(Position(position.line, position.character), self.encoding)
@@ -553,69 +551,6 @@ class CompletionServer(LanguageServer):
             if root and Path(path).is_relative_to(root):
                 return Path(root)
         return Path(path).parent
-
-    def _item(self, answer: Answer, request: _Request) -> types.InlineCompletionItem:
-        text, cursor = answer.candidate.insert_text, self._cursor(answer, request)
-        place = types.Range(cursor, cursor)
-        if request.selected is not None:
-            text, place = request.selected.text + text, request.selected.range
-        return types.InlineCompletionItem(
-            insert_text=text, range=place, command=self._command(answer, request)
-        )
-
-    def _menu_item(self, answer: Answer, request: _Request) -> types.CompletionItem:
-        snapshot, cursor = answer.snapshot, self._cursor(answer, request)
-        # Clients show what goes on with the word before the cursor.
-        start, _ = line_of(snapshot.text, snapshot.offset)
-        word = _WORD.search(snapshot.text[start : snapshot.offset])
-        typed = word.group() if word else ""
-        text = typed + answer.candidate.insert_text
-        n_typed = n_code_units(typed, self.encoding)
-        first = types.Position(cursor.line, cursor.character - n_typed)
-        label, mode = text.strip().splitlines()[0], self._insert_text_mode
-        if mode is types.InsertTextMode.AdjustIndentation:
-            # Such a client indents the lines below like the one where it inserts them.
-            before = snapshot.text[start : snapshot.offset]
-            indentation = before[: len(before) - len(before.lstrip(" \t"))]
-            text = re.sub(rf"(?<=[\r\n]){re.escape(indentation)}", "", text)
-        return types.CompletionItem(
-            label=label,
-            kind=types.CompletionItemKind.Text,
-            insert_text_format=types.InsertTextFormat.PlainText,
-            insert_text_mode=mode,
-            text_edit=types.TextEdit(types.Range(first, cursor), text),
-            command=self._command(answer, request),
-        )
-
-    @property
-    def _insert_text_mode(self) -> types.InsertTextMode | None:
-        """What is said of indentation: that it is right as it is, where a client hears it."""
-        known = self.client_capabilities.text_document
-        completion = known.completion if known else None
-        item = completion.completion_item if completion else None
-        modes = item.insert_text_mode_support if item else None
-        if modes and types.InsertTextMode.AsIs in modes.value_set:
-            return types.InsertTextMode.AsIs
-        return completion.insert_text_mode if completion else None
-
-    def _cursor(self, answer: Answer, request: _Request) -> types.Position:
-        text, offset = answer.snapshot.text, answer.snapshot.offset
-        start, _ = line_of(text, offset)
-        return types.Position(request.line, n_code_units(text[start:offset], self.encoding))
-
-    def _command(self, answer: Answer, request: _Request) -> types.Command | None:
-        """Return what tells us that an item was accepted, where that is counted."""
-        if self._statistics is None or not self.settings.statistics:
-            return None
-        # Whoever types along a suggestion is shown the same one.
-        if answer.accepted != self._last_shown:
-            self._last_shown = answer.accepted
-            rule = name_of(answer.candidate.rule)
-            self._statistics.count_shown(rule, 1e3 * (time.monotonic() - request.started))
-            self._n_shown += 1
-            self._shown[self._n_shown] = rule
-            self._shown.pop(self._n_shown - _N_SHOWN, None)
-        return types.Command("Completion accepted", _ACCEPTED, arguments=[self._n_shown])
 
 
 def create_server(
@@ -689,9 +624,9 @@ def create_server(
         server.show(types.MessageType.Info, reason)
         return reason
 
-    @server.command(_ACCEPTED)
+    @server.command(ACCEPTED)
     def accepted(*arguments: Any) -> None:
-        server.count_accepted(*arguments[:1])
+        server.shown.count_accepted(*arguments[:1])
 
     @server.feature(types.SHUTDOWN)
     def shutdown(_params: None) -> None:
