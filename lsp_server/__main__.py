@@ -167,6 +167,7 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
     steering.add_argument("--samples", type=_whole_number(1, 1000), metavar="N")
     steering.add_argument("--cases", type=_whole_number(1), metavar="N", help="of each package")
     steering.add_argument("--quick", action="store_true", help="a few minutes")
+    _add_threads(steering)
 
     humaneval = _evaluation(subparsers, "humaneval", "how many functions pass their tests")
     _add_sampling(humaneval)

@@ -65,7 +65,7 @@ def steering(options: argparse.Namespace) -> int:
     for requirement in requirements:
         if not any(case.package == name_of(requirement) for case in cases):
             raise PackageError(f"{requirement} has no folder of its name with methods in it")
-    model, opened = open_model(options.model)
+    model, opened = open_model(options.model, options.threads)
     settings = {
         **opened,
         "exposure": _exposure(opened["model"], requirements),

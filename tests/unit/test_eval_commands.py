@@ -29,7 +29,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "tiny" / "__init__.py").write_text(TEXT)
     opened = {"model": "fake", "precision": "fp32", "weights_sha256": "0" * 64}
     monkeypatch.setattr(commands, "package_folder", lambda _requirements: folder)
-    monkeypatch.setattr(commands, "open_model", lambda _name: (fake_model("wilth\n"), opened))
+    monkeypatch.setattr(commands, "open_model", lambda *_: (fake_model("wilth\n"), opened))
     monkeypatch.setattr(commands, "user_cache_path", lambda _name: tmp_path / "cache")
     return tmp_path / "out" / "run.jsonl"
 
@@ -88,7 +88,7 @@ def test_a_model_that_is_not_here_is_an_error(
 ) -> None:
     """It is found out before anything is recorded."""
 
-    def refuse(name: str | None) -> Any:
+    def refuse(name: str | None, _threads: int | None) -> Any:
         raise ModelNotFoundError("there is no such model")
 
     monkeypatch.setattr(commands, "open_model", refuse)
