@@ -97,12 +97,17 @@ class CheckedBuffer:
 
     def reaches_new_text(self, error: SyntaxError) -> bool:
         """Tell whether an error is the new text's, and not one of the code before it."""
-        line, column = error.lineno, error.offset
+        if is_incomplete(error):
+            return False
+        line, column = error.lineno or 1, error.offset or 1
         if error.end_lineno and error.end_offset and error.end_offset > 0:
-            # Of an indentation Python does not tell.
             line, column = error.end_lineno, error.end_offset
-        is_incomplete = "incomplete input" in error.msg
-        return not is_incomplete and self.start < self._offset_in(line or 1, column or 1)
+        elif isinstance(error, IndentationError):
+            # Python only tells the line.
+            start = self._offset_in(line, 1)
+            code = self.text[start:].lstrip(" \t\f")
+            return self.start <= len(self.text) - len(code)
+        return self.start < self._offset_in(line, column)
 
     def syntax_problem(self, error: SyntaxError) -> Problem:
         """Return the problem that an error of Python's parser is."""
@@ -130,6 +135,11 @@ class CheckedBuffer:
         """Return a problem at an offset."""
         line, character = position_at(self.text, min(offset, len(self.text)))
         return Problem(line, character, code, message)
+
+
+def is_incomplete(error: SyntaxError) -> bool:
+    """Tell whether a text that may go on only lacks its end."""
+    return "incomplete input" in error.msg
 
 
 def parse(text: str, *, may_go_on: bool = False) -> ast.Module | SyntaxError | None:

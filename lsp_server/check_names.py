@@ -25,7 +25,7 @@ def undefined_names(
 ) -> tuple[list[Problem], bool]:
     """Return one problem for each undefined name, and whether every name could be judged.
 
-    Of the tree only what can matter for these is left.
+    This takes out of the tree what cannot matter for these.
     """
     _empty_other_blocks(tree, buffer)
     problems: dict[str, Problem] = {}

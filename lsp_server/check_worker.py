@@ -31,9 +31,9 @@ _GRACE_S = 1.0
 """So long a worker may take to end when told; killed, it may leave half a file behind."""
 
 _YOUNG, _ALL = 0, 2
-"""What the garbage collector looks through: all that jedi keeps takes a fifth of a second."""
-_COLLECTS_ALL_EVERY, _RESTS_AFTER_S = 500, 2.0
-"""Questions, and seconds without one."""
+"""What the garbage collector looks through; all that jedi keeps takes it up to a second."""
+_COLLECTS_ALL_EVERY = 2000
+"""Questions; what is young when it becomes garbage is nearly all of it."""
 
 _URGENT, _USUAL, _LAST = range(3)
 _N_LOADED, _N_LOADED_IN_ALL = 20, 200
@@ -207,10 +207,8 @@ def main() -> None:
 
     # Not in the middle of an answer; and parso switches the collector on whenever it reads.
     gc.set_threshold(0)
-    resting = threading.Timer(_RESTS_AFTER_S, gc.collect)
     within = _FIRST_WITHIN_S
     for n_asked, line in enumerate(sys.stdin, 1):
-        resting.cancel()
         question = json.loads(line)
         is_check = question["asked"] == CheckRequest.__name__
         try:
@@ -222,9 +220,6 @@ def main() -> None:
         within = 0.0
         print(json.dumps(found and asdict(found)), file=answers, flush=True)
         gc.collect(_ALL if n_asked % _COLLECTS_ALL_EVERY == 0 else _YOUNG)
-        resting = threading.Timer(_RESTS_AFTER_S, gc.collect)
-        resting.daemon = True
-        resting.start()
 
 
 if __name__ == "__main__":

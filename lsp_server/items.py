@@ -44,7 +44,7 @@ class Shown:
         """The text that accepting the newest gives."""
 
     def command(self, answer: Answer, request: ItemRequest) -> types.Command | None:
-        """Return what the client runs when an item that is shown now is accepted."""
+        """Count an answer as shown; returns what the client runs when it is accepted."""
         if self._statistics is None:
             return None
         # Whoever types along a suggestion is shown the same one.

@@ -1,8 +1,8 @@
 """Writes one candidate, token by token, until its end is known.
 
 The model writes freely within what the place, the names that exist and a loop that it fell
-into leave it; what turns out wrong is written anew. It knows neither what follows the cursor
-nor how a candidate is shown.
+into leave it; what turns out wrong is written anew. It knows neither how the prompt was made
+nor how a candidate fits what follows it.
 """
 
 import threading
@@ -74,7 +74,7 @@ class Writing:
         self._written = ""
         """What stands of it, with what was typed before the cursor."""
         self._n_kept = 0
-        """Tokens that stand since the model was last asked to go on."""
+        """Tokens that stood when the model was last asked to go on."""
         self._not_next: int | None = None
         """The token that it may not go on with."""
         self._loop = Loop(model.tokenizer)
@@ -96,13 +96,13 @@ class Writing:
                     break
                 tokens = self._back_to(wrong)
                 continue
-            tokens = self._with(*step) or tokens
+            tokens = self._take(*step) or tokens
             yield
             if self._draft.text is not None:
                 return
         self._draft.text = self._ended()
 
-    def _with(
+    def _take(
         self, token_id: int, log_probability: float
     ) -> Iterator[tuple[int, float]] | None:
         """Take a token; returns what goes on instead where something is written anew."""

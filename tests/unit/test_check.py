@@ -78,6 +78,8 @@ def _check(marked: str, insert_text: str, **options: object) -> Verdict:
         ("x = 1\r\n$0", "y = x\r\nz = y", OK),
         ("def f(:\n\nif x:\n    y\n  $0\nz", "pass", FLAGGED),
         ("if 1:\n    x = 1\n $0\nz = (", "y = x", FLAGGED),
+        ("import abc\n\n$0\ndef f(x):\n    pass\n\ny = (\n", "@abc.abstractmethod", UNCHECKED),
+        ("if x:\n    y\nel$0\nbroken = = 1\n", "se:\n    z = 1", OK),
     ],
 )  # fmt: skip
 def test_verdicts(marked: str, insert_text: str, verdict: VerdictKind) -> None:
