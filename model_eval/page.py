@@ -13,7 +13,7 @@ from model_eval.mtpb_report import Table
 
 _WIDTH, _LABEL, _NOTE, _ROW, _TOP = 880, 270, 245, 22, 8
 _LETTER = 5.8
-"""About the width of a letter of a mark."""
+"""About the width of a letter of a mark; those of a label are a tenth wider."""
 _N_COLOURS = 6
 _NUMBER = re.compile(
     r"[-+]?[\d,]+(\.\d+)?( ?%)?( (to|of) [-+]?[\d,]+(\.\d+)?)?( \[[^]]*\])?( no evidence)?"
@@ -133,11 +133,14 @@ def _plot(plot: Plot) -> str:
     lowest, highest = min(values), max(values)
     if plot.starts_at_zero:
         lowest, highest = min(lowest, 0.0), max(highest, 0.0)
-    span = highest - lowest or 1.0
+    if highest == lowest:
+        highest += 1.0
+    span = highest - lowest
     if not plot.starts_at_zero or lowest < 0:
         lowest -= 0.04 * span
     highest += 0.04 * span
-    left, right = _LABEL, _WIDTH - _NOTE
+    n_letters = max(len(f"{dot.label} {dot.note}") for dot in plot.dots)
+    left, right = max(_LABEL, 1.1 * _LETTER * n_letters + 16), _WIDTH - _NOTE
     n_marks = sum(bool(mark.label) for mark in plot.marks)
     top = _TOP + 14 * n_marks
     places: dict[str, int] = {}
@@ -171,7 +174,7 @@ def _plot(plot: Plot) -> str:
         )
     by_label = sorted(plot.dots, key=lambda dot: (places[dot.label], dot.run))
     for row, dot in enumerate(by_label):
-        parts.append(_dot(plot, dot, top + _ROW * row + _ROW / 2, x))
+        parts.append(_dot(plot, dot, left, top + _ROW * row + _ROW / 2, x))
     description = escape(f"{plot.title}, {plot.unit}")
     legend = "".join(
         f'<b class="k{index % _N_COLOURS}">{escape(name)}</b>'
@@ -185,7 +188,7 @@ def _plot(plot: Plot) -> str:
     )
 
 
-def _dot(plot: Plot, dot: Dot, y: float, x: Callable[[float], float]) -> str:
+def _dot(plot: Plot, dot: Dot, left: float, y: float, x: Callable[[float], float]) -> str:
     is_weak = plot.is_difference and dot.low <= 0 <= dot.high
     low, high = (f"{bound:.{plot.digits}f}" for bound in (dot.low, dot.high))
     sign = "+" if plot.is_difference else ""
@@ -196,7 +199,7 @@ def _dot(plot: Plot, dot: Dot, y: float, x: Callable[[float], float]) -> str:
     detail = f'<tspan class="weak"> {escape(dot.note)}</tspan>' if dot.note else ""
     label = f"{escape(dot.label)}{detail}"
     return (
-        f'<text class="label" x="{_LABEL - 10}" y="{y + 4:.1f}">{label}</text>'
+        f'<text class="label" x="{left - 10:.0f}" y="{y + 4:.1f}">{label}</text>'
         f'<line class="interval {css}" x1="{x(dot.low):.1f}" x2="{x(dot.high):.1f}" '
         f'y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<circle class="{css}{fill}" cx="{x(dot.value):.1f}" cy="{y:.1f}" r="4.5"/>'

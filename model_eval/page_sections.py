@@ -29,15 +29,19 @@ def kind_of(settings: Mapping[str, Any]) -> str:
 
 
 def run_names(reports: Sequence[Report]) -> list[str]:
-    """Return a short name for each run, which tells it from the others where it can."""
-    names = []
+    """Return a short name for each run, which tells it from others of the same evaluation."""
+    names: list[str] = []
     for own in reports:
         settings = own["settings"]
         words = [str(settings["model"]).rpartition("/")[2], settings.get("precision", "")]
         words.append("int8 cache" if settings.get("kv_cache") == "int8" else "")
         words.append("faithful" if settings.get("mode") == "faithful" else "")
         names.append(" ".join(filter(None, words)))
-    return names
+    runs = [(kind_of(own["settings"]), name) for own, name in zip(reports, names, strict=True)]
+    return [
+        name if runs.count(run) == 1 else f"{name} ({runs[: index + 1].count(run)})"
+        for index, (name, run) in enumerate(zip(names, runs, strict=True))
+    ]
 
 
 def runs_table(reports: Sequence[Report]) -> Table:

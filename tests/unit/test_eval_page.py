@@ -279,6 +279,24 @@ def test_names_tell_runs_apart() -> None:
     ]
 
 
+def test_runs_that_differ_in_nothing_that_is_named_get_numbers() -> None:
+    """Two runs of one model have two names, on the page and in its legends."""
+    runs = [holes("a", [1.0]), bits("float32", 1.0), holes("a", [0.5]), holes("b", [0.5])]
+    first, other, second, third = run_names(runs)
+    assert (first, second) == ("a int8 (1)", "a int8 (2)")
+    assert (other, third) == ("codegen-350M-mono int8", "b int8")
+
+
+def test_a_long_label_has_room(tmp_path: Path) -> None:
+    """A label ends where the plot begins, and does not begin left of the page."""
+    own = holes("one", [1, 0])
+    own["holes"]["kinds"][0]["kind"] = "what is missing after the third word of a statement"
+    labels = re.findall(r'class="label" x="(\d+)"[^>]*>(.*?)</text>', page(tmp_path, [own]))
+    assert labels
+    for x, label in labels:
+        assert int(x) > 6 * len(re.sub("<[^>]*>", "", label))
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"settings": {"evaluation": "x"}}'])
 def test_what_is_no_run_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None
