@@ -255,7 +255,7 @@ header p, .weak { color: var(--soft); }
 figure { margin: 1.6rem 0; }
 figcaption, caption { text-align: left; font-weight: 600; font-size: .92rem; padding: .3rem 0; }
 figcaption span, caption span { color: var(--soft); font-weight: 400; }
-figcaption b { font-weight: 400; margin-left: 1.2rem; }
+figcaption b { font-weight: 400; margin-left: 1.2rem; white-space: nowrap; }
 figcaption b::before { content: ""; display: inline-block; width: .6rem; height: .6rem;
   border-radius: 50%; margin-right: .35rem; }
 svg { display: block; width: 100%; height: auto; }
