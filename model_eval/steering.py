@@ -12,7 +12,6 @@ import ast
 import hashlib
 import keyword
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -30,6 +29,7 @@ from lsp_server.serving_model import Model
 from lsp_server.steering import BRACKETS, KINDS, Ask, NameSource, Steering
 from lsp_server.truncation import cut_statement
 from model_eval.dereferences import Dereference, find_dereferences
+from model_eval.generating import begin_case
 from model_eval.judge import Judgement, Question, judge_names
 from model_eval.packages import python_files
 from model_eval.records import Record
@@ -130,7 +130,7 @@ def sample(
             if (case.name, arm, temperature) not in done:
                 if token_ids is None:
                     token_ids = _prompt(model, case)
-                    model.engine.prefill(token_ids, threading.Event())
+                    begin_case(model, token_ids)
                 started = time.perf_counter()
                 texts = []
                 for seed in range(n_samples):
@@ -156,7 +156,7 @@ def estimated_seconds(model: Model, cases: Sequence[Case], n_samples: int) -> fl
     for case in tried:
         token_ids = _prompt(model, case)
         before = time.perf_counter()
-        model.engine.prefill(token_ids, threading.Event())
+        begin_case(model, token_ids)
         reading_s += time.perf_counter() - before
         _written(model, token_ids, None, case, max(TEMPERATURES), 0)
     writing_s = time.perf_counter() - started - reading_s
