@@ -109,7 +109,9 @@ def test_all_arms_have_the_same_seeds(folder: Path, tmp_path: Path) -> None:
     model = fake_model("width\n")
     sampled(tmp_path / "run.jsonl", find_cases(folder, ["one"], 1), model)
     assert isinstance(model.engine, ScriptedEngine)
-    calls = [(call.seed, call.temperature) for call in model.engine.calls]
+    reading, *written = model.engine.calls
+    assert reading.max_new_tokens == 1
+    calls = [(call.seed, call.temperature) for call in written]
     assert calls == [(seed, t) for _ in ARMS for t in TEMPERATURES for seed in (0, 1)]
 
 
@@ -144,11 +146,11 @@ def test_a_killed_run_goes_on_to_the_same_samples(
 
 
 def test_the_estimate_grows_with_the_samples(folder: Path) -> None:
-    """Time is estimated from a few samples; no samples take no time but the reading."""
+    """Time is estimated from a few cases: each is read once and written once."""
     model = fake_model("width\n")
     assert estimated_seconds(model, find_cases(folder, ["one", "two"], 2), 5) > 0
     assert isinstance(model.engine, ScriptedEngine)
-    assert len(model.engine.calls) <= 4
+    assert len(model.engine.calls) <= 2 * 4
 
 
 @pytest.mark.parametrize(
