@@ -44,6 +44,8 @@ _SMALLEST_CHUNK = 8
 _CHUNK_S = 0.1
 """How long a chunk may take that a newer request can end. What a chunk has read when it
 is ended is lost, so long chunks would read nothing while somebody types."""
+_CHUNK_SHARE = 0.25
+"""Of the time that was read before, what a chunk may take; longer chunks read faster."""
 _PROBED_TOKENS = 32
 _BESIDE_WEIGHTS = 250_000_000
 """Bytes that a loaded model needs beside its weights and its cache, at most."""
@@ -249,6 +251,7 @@ class Engine:
             PromptError: as for ``logits``.
         """
         context = self._checked(token_ids)
+        started = time.perf_counter()
         for end in range(_PREFILL_CHUNK, len(context) + _PREFILL_CHUNK, _PREFILL_CHUNK):
             # Between the parts others may run.
             with self._lock:
@@ -259,7 +262,9 @@ class Engine:
                 if stop.is_set():
                     return
                 part = context[:end]
-                self._advance(part, len(part) - 1, stop, slot)
+                # Where much was read in peace, little of it is in one long chunk.
+                chunk_s = max(_CHUNK_S, _CHUNK_SHARE * (time.perf_counter() - started))
+                self._advance(part, len(part) - 1, stop, slot, chunk_s)
 
     def forget(self) -> None:
         """Empty the caches, so that nothing read before can change a number after."""
@@ -403,7 +408,12 @@ class Engine:
         return best
 
     def _advance(
-        self, context: list[int], first_row: int, stop: threading.Event | None, slot: _Slot
+        self,
+        context: list[int],
+        first_row: int,
+        stop: threading.Event | None,
+        slot: _Slot,
+        chunk_s: float = _CHUNK_S,
     ) -> FloatArray | None:
         """Bring a cache to ``context`` and return the logits from ``first_row`` on.
 
@@ -412,7 +422,7 @@ class Engine:
         reused = min(_common_prefix(slot.token_ids, context), first_row)
         slot.token_ids = context[:reused]
         parts = []
-        size = _PREFILL_CHUNK if stop is None else self._chunk_size()
+        size = _PREFILL_CHUNK if stop is None else self._chunk_size(chunk_s)
         for start in range(reused, len(context), size):
             if stop is not None and stop.is_set():
                 return None
@@ -428,8 +438,8 @@ class Engine:
             slot.token_ids += chunk
         return parts[-1] if len(parts) == 1 else np.concatenate(parts)
 
-    def _chunk_size(self) -> int:
-        n_tokens = int(self._tokens_per_s * _CHUNK_S)
+    def _chunk_size(self, chunk_s: float) -> int:
+        n_tokens = int(self._tokens_per_s * chunk_s)
         n_tokens -= n_tokens % _SMALLEST_CHUNK
         return min(max(n_tokens, _SMALLEST_CHUNK), _PREFILL_CHUNK)
 

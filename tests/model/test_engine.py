@@ -815,3 +815,15 @@ def test_chunks_that_may_be_ended_are_short_on_slow_machines(
         before = len(runs.sizes)
         engine.prefill([token_id] * 200, never())
         assert max(runs.sizes[before:]) == expected
+
+
+def test_who_reads_in_peace_reads_in_long_chunks(
+    engine: Engine, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks that may be ended grow with what was read before them, and so read faster."""
+    clock = iter(range(10_000))
+    monkeypatch.setattr("lsp_server.engine.time.perf_counter", lambda: next(clock) / 10)
+    monkeypatch.setattr(engine, "_measure", lambda _speed: None)
+    monkeypatch.setattr(engine, "_tokens_per_s", 80.0)
+    engine.prefill([4] * 240, never())
+    assert runs.sizes == [8] * 16 + [64, 48]
