@@ -121,8 +121,9 @@ class CheckedBuffer:
 
     def code_of(self, node: ast.stmt) -> str:
         """Return the lines that a statement stands on, without its decorators."""
-        starts = [*self._line_starts, len(self.text)]
-        return self.text[starts[node.lineno - 1] : starts[node.end_lineno or node.lineno]]
+        start, last = self._line_starts[node.lineno - 1], node.end_lineno or node.lineno
+        is_followed = last < len(self._line_starts)
+        return self.text[start : self._line_starts[last] if is_followed else len(self.text)]
 
     def mentions_later(self, name: str) -> bool:
         """Tell whether the text after the new one has a name that it may define."""
